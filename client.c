@@ -1,0 +1,704 @@
+/*
+ * client.c - a telnet for this server, or for any other that speaks lines.
+ *
+ * A conversation has two directions, and neither waits for the other: one
+ * thread reads standard input and sends, the other receives and writes standard
+ * output. One thread that did both in turn would deadlock as soon as the server
+ * waits for it to read while it waits for the server to read.
+ *
+ * Standard output gets the server's bytes and nothing else. What telnet would
+ * say goes to standard error.
+ */
+#include "handler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BUFFER_BYTES (64 * 1024)
+#define HOST_BYTES (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
+#define SECONDS_MAXIMUM 1000000
+
+struct options {
+    int family;
+    bool datagrams;
+    unsigned seconds; /* -w; 0: for ever, or with -u one second */
+    const char *host;
+    const char *port;
+    const char *path; /* not NULL: a Unix domain socket */
+};
+
+/* What the two threads share. The socket is set before the second one starts;
+ * the rest is guarded by the lock. */
+struct connection {
+    int socket;
+    struct options options;
+    char peer[512]; /* "localhost:1208", for messages */
+
+    pthread_mutex_t lock;
+    bool quit_sent;
+    bool input_ended;
+    bool input_failed;
+    unsigned long expected; /* -u: replies that the datagrams sent ask for */
+};
+
+/* With -u -U: the path that we bind, for the server to answer to. The handlers
+ * of signals that end us have no other way to it. */
+static char own_directory[128];
+static char own_path[sizeof own_directory + sizeof "/client"];
+
+/* ---- Errors ----------------------------------------------------------------
+ */
+
+/* One line of reason, and exit 1. A failed client has nothing to finish. */
+static _Noreturn void fail(const struct connection *connection,
+                           const char *what, const char *reason)
+{
+    (void)fprintf(stderr, "Fail to %s, %s: %s\n", what, connection->peer,
+                  reason);
+    exit(EXIT_FAILURE);
+}
+
+/* ---- From standard input to the server --------------------------------------
+ */
+
+/* Follows what is sent line by line, however read(2) cuts it, to know whether
+ * the server was asked to quit: then its hanging up is a good end. */
+struct follower {
+    char line[LINE_LIMIT];
+    size_t length;
+    bool too_long;
+};
+
+static bool is_quit(const struct follower *follower)
+{
+    return !follower->too_long &&
+           parse(follower->line, follower->length).command == QUIT_COMMAND;
+}
+
+static bool follow(struct follower *follower, const char *bytes, size_t count)
+{
+    const char *end = bytes + count;
+    bool quit = false;
+
+    while (bytes < end) {
+        const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
+        size_t part = (size_t)((newline ? newline : end) - bytes);
+
+        if (follower->length + part >= sizeof follower->line)
+            follower->too_long = true;
+        if (!follower->too_long) {
+            memcpy(follower->line + follower->length, bytes, part);
+            follower->length += part;
+        }
+        if (newline == NULL)
+            break;
+        quit = quit || is_quit(follower);
+        follower->length = 0;
+        follower->too_long = false;
+        bytes = newline + 1;
+    }
+    return quit;
+}
+
+static void set_flag(struct connection *connection, bool *flag)
+{
+    (void)pthread_mutex_lock(&connection->lock);
+    *flag = true;
+    (void)pthread_mutex_unlock(&connection->lock);
+}
+
+static bool get_flag(struct connection *connection, const bool *flag)
+{
+    bool value;
+
+    (void)pthread_mutex_lock(&connection->lock);
+    value = *flag;
+    (void)pthread_mutex_unlock(&connection->lock);
+    return value;
+}
+
+/* send(2) may take less than it was given. False if the connection is broken:
+ * the receiving side sees that too, after the last bytes that did arrive, so it
+ * is the one to tell. */
+static bool send_all(int socket, const char *bytes, size_t count)
+{
+    while (count > 0) {
+        ssize_t sent = send(socket, bytes, count, 0);
+
+        if (sent < 0 && errno != EINTR)
+            return false;
+        if (sent > 0) {
+            bytes += sent;
+            count -= (size_t)sent;
+        }
+    }
+    return true;
+}
+
+/* The sending thread: standard input to the socket, as it is, to the end, and
+ * then a half-close. "I have no more to say" is not "good bye": the replies
+ * still come. */
+static void *send_input(void *argument)
+{
+    struct connection *connection = argument;
+    struct follower follower = {.length = 0};
+    char buffer[BUFFER_BYTES];
+    ssize_t count;
+
+    while ((count = read(STDIN_FILENO, buffer, sizeof buffer)) != 0) {
+        if (count < 0) {
+            if (errno == EINTR)
+                continue;
+            (void)fprintf(stderr, "Fail to read standard input: %s\n",
+                          strerror(errno));
+            set_flag(connection, &connection->input_failed);
+            break;
+        }
+        /* Before it is sent: the answer may be quicker than we are. */
+        if (follow(&follower, buffer, (size_t)count))
+            set_flag(connection, &connection->quit_sent);
+        if (!send_all(connection->socket, buffer, (size_t)count))
+            return NULL;
+    }
+    if (follower.length > 0 && is_quit(&follower))
+        set_flag(connection, &connection->quit_sent);
+    set_flag(connection, &connection->input_ended);
+    (void)shutdown(connection->socket, SHUT_WR);
+    return NULL;
+}
+
+/* ---- From the server to standard output -------------------------------------
+ */
+
+static void write_output(const char *bytes, size_t count)
+{
+    while (count > 0) {
+        ssize_t written = write(STDOUT_FILENO, bytes, count);
+
+        if (written < 0 && errno != EINTR) {
+            /* EPIPE: nobody wants to see more, as after `| head -1`. */
+            if (errno != EPIPE)
+                (void)fprintf(stderr, "Fail to write standard output: %s\n",
+                              strerror(errno));
+            exit(EXIT_FAILURE);
+        }
+        if (written > 0) {
+            bytes += written;
+            count -= (size_t)written;
+        }
+    }
+}
+
+static _Noreturn void fail_after(const struct connection *connection,
+                                 const char *what)
+{
+    char reason[64];
+
+    if (errno == EAGAIN || errno == ETIMEDOUT) {
+        (void)snprintf(reason, sizeof reason, "Timed out after %u second%s",
+                       connection->options.seconds,
+                       connection->options.seconds == 1 ? "" : "s");
+        if (connection->options.seconds > 0)
+            fail(connection, what, reason);
+    }
+    fail(connection, what, strerror(errno));
+}
+
+/* Receives until the server ends the conversation. Returns the exit status. */
+static int receive_output(struct connection *connection)
+{
+    char buffer[BUFFER_BYTES];
+    ssize_t count;
+
+    while ((count = recv(connection->socket, buffer, sizeof buffer, 0)) != 0) {
+        if (count > 0) {
+            write_output(buffer, (size_t)count);
+        } else if (errno == ECONNRESET &&
+                   get_flag(connection, &connection->quit_sent)) {
+            break; /* it closed while more of our input was under way */
+        } else if (errno != EINTR) {
+            fail_after(connection, "receive");
+        }
+    }
+    (void)fprintf(stderr, "Connection closed by foreign host.\n");
+    if (get_flag(connection, &connection->input_failed))
+        return EXIT_FAILURE;
+    return get_flag(connection, &connection->quit_sent) ||
+                   get_flag(connection, &connection->input_ended)
+               ? EXIT_SUCCESS
+               : EXIT_FAILURE;
+}
+
+/* Both directions at once, until the server hangs up. The sending thread may be
+ * waiting for a key then; the end of the process ends it too. */
+static int converse_with_server(struct connection *connection)
+{
+    pthread_t sender;
+    int error;
+
+    if (connection->options.seconds > 0) {
+        struct timeval wait = {.tv_sec = (time_t)connection->options.seconds};
+
+        (void)setsockopt(connection->socket, SOL_SOCKET, SO_RCVTIMEO, &wait,
+                         sizeof wait);
+    }
+    error = pthread_create(&sender, NULL, send_input, connection);
+    if (error != 0)
+        fail(connection, "start a thread", strerror(error));
+    (void)pthread_detach(sender);
+    return receive_output(connection);
+}
+
+/* ---- Datagrams (-u)
+ * ----------------------------------------------------------- */
+
+/* The sending side sends each line as one datagram, its '\n' included. A line
+ * that fits no request is sent as well: whether it is answered is the server's
+ * business. */
+static void send_datagram(struct connection *connection, const char *line,
+                          size_t length)
+{
+    size_t text = length - (line[length - 1] == '\n');
+    enum command command = parse(line, text).command;
+
+    (void)pthread_mutex_lock(&connection->lock);
+    if (length <= LINE_LIMIT &&
+        (command == PING_COMMAND || command == ECHO_COMMAND))
+        connection->expected++;
+    (void)pthread_mutex_unlock(&connection->lock);
+    while (send(connection->socket, line, length, 0) < 0) {
+        if (errno == ECONNREFUSED || errno == ENOTCONN)
+            return; /* nobody there: the receiving side is told so, too */
+        if (errno == ENOBUFS || errno == EAGAIN) {
+            (void)poll(NULL, 0, 1);
+        } else if (errno != EINTR) {
+            (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
+                          strerror(errno));
+            set_flag(connection, &connection->input_failed);
+            return;
+        }
+    }
+}
+
+/* Cuts standard input into lines. read(2) and not getline(3), which would hold
+ * the lock of stdin while it waits for a key: exit() waits for that lock. */
+static void *send_lines(void *argument)
+{
+    struct connection *connection = argument;
+    char buffer[BUFFER_BYTES];
+    size_t length = 0;
+    ssize_t count;
+
+    while ((count = read(STDIN_FILENO, buffer + length,
+                         sizeof buffer - length)) > 0 ||
+           (count < 0 && errno == EINTR)) {
+        const char *line = buffer;
+        const char *newline;
+
+        length += count > 0 ? (size_t)count : 0;
+        while ((newline = memchr(line, '\n',
+                                 (size_t)(buffer + length - line))) != NULL) {
+            send_datagram(connection, line, (size_t)(newline - line) + 1);
+            line = newline + 1;
+        }
+        if (line == buffer && length == sizeof buffer) {
+            /* More than any datagram holds. */
+            send_datagram(connection, line, length);
+            line = buffer + length;
+        }
+        length = (size_t)(buffer + length - line);
+        memmove(buffer, line, length);
+    }
+    if (count < 0) {
+        (void)fprintf(stderr, "Fail to read standard input: %s\n",
+                      strerror(errno));
+        set_flag(connection, &connection->input_failed);
+    } else if (length > 0) {
+        send_datagram(connection, buffer, length);
+    }
+    set_flag(connection, &connection->input_ended);
+    return NULL;
+}
+
+/* True if nothing more is to come: our input has ended, and each ping and echo
+ * has its reply. */
+static bool all_answered(struct connection *connection, unsigned long received)
+{
+    bool answered;
+
+    (void)pthread_mutex_lock(&connection->lock);
+    answered = connection->input_ended && received >= connection->expected;
+    (void)pthread_mutex_unlock(&connection->lock);
+    return answered;
+}
+
+/* Prints each datagram that comes back. After the end of our input the last
+ * ones have -w seconds from the latest sign of life; datagrams may be lost, and
+ * then there is nothing to wait for, and nobody who would say so. */
+static int exchange_datagrams(struct connection *connection)
+{
+    const long patience_ms =
+        1000L * (connection->options.seconds ? connection->options.seconds : 1);
+    const int slice_ms = 10;
+    long silent_ms = 0;
+    unsigned long received = 0;
+    char buffer[BUFFER_BYTES];
+    pthread_t sender;
+    int error = pthread_create(&sender, NULL, send_lines, connection);
+
+    if (error != 0)
+        fail(connection, "start a thread", strerror(error));
+    (void)pthread_detach(sender);
+
+    while (!all_answered(connection, received) && silent_ms < patience_ms) {
+        struct pollfd input = {.fd = connection->socket, .events = POLLIN};
+        ssize_t count;
+
+        if (poll(&input, 1, slice_ms) <= 0) {
+            if (get_flag(connection, &connection->input_ended))
+                silent_ms += slice_ms;
+            continue;
+        }
+        silent_ms = 0;
+        count = recv(connection->socket, buffer, sizeof buffer, 0);
+        if (count < 0 && errno != EINTR && errno != EAGAIN)
+            fail_after(connection, "receive");
+        if (count >= 0) {
+            received++;
+            write_output(buffer, (size_t)count);
+        }
+    }
+    if (!all_answered(connection, received)) {
+        (void)fprintf(stderr, "Replies that did not come: %lu of %lu\n",
+                      connection->expected - received, connection->expected);
+        return EXIT_FAILURE;
+    }
+    return get_flag(connection, &connection->input_failed) ? EXIT_FAILURE
+                                                           : EXIT_SUCCESS;
+}
+
+static void remove_own_path(void)
+{
+    if (*own_path)
+        (void)unlink(own_path);
+    if (*own_directory)
+        (void)rmdir(own_directory);
+}
+
+/* unlink(2), rmdir(2) and raise(3) are async-signal-safe. SA_RESETHAND has put
+ * the default action back, so the signal ends us now, as its sender expects. */
+static void on_end_signal(int number)
+{
+    remove_own_path();
+    (void)raise(number);
+}
+
+/* A Unix domain datagram carries its sender's path, if it has one: without, the
+ * server would not know where to answer. Ours lives in a directory that nobody
+ * else can enter. */
+static void bind_own_path(struct connection *connection)
+{
+    struct sockaddr_un own = {.sun_family = AF_UNIX};
+    const char *parent = getenv("TMPDIR");
+    struct sigaction action = {.sa_handler = on_end_signal,
+                               .sa_flags = (int)SA_RESETHAND};
+    const int signals[] = {SIGHUP, SIGINT, SIGTERM};
+    char directory[sizeof own_directory];
+
+    if (parent == NULL || strlen(parent) > 64)
+        parent = "/tmp";
+    (void)snprintf(directory, sizeof directory, "%s/client-XXXXXX", parent);
+    (void)sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        (void)sigaction(signals[i], &action, NULL);
+    if (atexit(remove_own_path) != 0 || mkdtemp(directory) == NULL)
+        fail(connection, "make a directory to be answered in", strerror(errno));
+    (void)strcpy(own_directory, directory);
+    (void)snprintf(own_path, sizeof own_path, "%s/client", own_directory);
+    (void)strcpy(own.sun_path, own_path);
+    if (bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0)
+        fail(connection, "bind", strerror(errno));
+}
+
+/* ---- Connecting
+ * ------------------------------------------------------------------ */
+
+/* An address in the two parts that a person knows: "::1" and "1208". */
+struct endpoint {
+    char host[HOST_BYTES];
+    char port[sizeof "65535"];
+};
+
+static struct endpoint endpoint(const struct sockaddr *address,
+                                socklen_t length)
+{
+    struct endpoint end;
+
+    if (getnameinfo(address, length, end.host, sizeof end.host, end.port,
+                    sizeof end.port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+        (void)strcpy(end.host, "?");
+        (void)strcpy(end.port, "?");
+    }
+    return end;
+}
+
+/* connect(2) for at most `seconds` (0: as long as the kernel tries, about two
+ * minutes). The wait is done by poll(2), on a socket that does not block. */
+static int connect_within(int socket, const struct sockaddr *address,
+                          socklen_t length, unsigned seconds)
+{
+    struct pollfd output = {.fd = socket, .events = POLLOUT};
+    int error = 0;
+    socklen_t size = sizeof error;
+    int ready;
+
+    if (seconds == 0)
+        return connect(socket, address, length);
+    if (fcntl(socket, F_SETFL, O_NONBLOCK) < 0)
+        return -1;
+    if (connect(socket, address, length) < 0) {
+        if (errno != EINPROGRESS)
+            return -1;
+        ready = poll(&output, 1, (int)seconds * 1000);
+        if (ready == 0)
+            errno = ETIMEDOUT;
+        if (ready <= 0 ||
+            getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+            return -1;
+        if (error != 0) {
+            errno = error;
+            return -1;
+        }
+    }
+    return fcntl(socket, F_SETFL, 0);
+}
+
+static void connect_to_path(struct connection *connection)
+{
+    const struct options *options = &connection->options;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    (void)snprintf(connection->peer, sizeof connection->peer, "%s",
+                   options->path);
+    if (strlen(options->path) >= sizeof address.sun_path) {
+        char reason[64];
+
+        (void)snprintf(reason, sizeof reason,
+                       "File name too long, limit %zu bytes",
+                       sizeof address.sun_path - 1);
+        fail(connection, "connect", reason);
+    }
+    (void)strcpy(address.sun_path, options->path);
+    connection->socket =
+        socket(AF_UNIX, options->datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
+    if (connection->socket < 0)
+        fail(connection, "connect", strerror(errno));
+    if (options->datagrams)
+        bind_own_path(connection);
+    if (connect_within(connection->socket, (struct sockaddr *)&address,
+                       sizeof address, options->seconds) < 0)
+        fail_after(connection, "connect");
+    (void)fprintf(stderr, "Connected to %s: [unix, %s]\n", options->path,
+                  options->path);
+}
+
+/* Our end's five-tuple: the server prints the same one mirrored. */
+static void say_connected(const struct connection *connection,
+                          const struct addrinfo *address)
+{
+    struct sockaddr_storage local;
+    socklen_t length = sizeof local;
+    struct endpoint here = {.host = "?", .port = "?"};
+    struct endpoint there = endpoint(address->ai_addr, address->ai_addrlen);
+
+    if (getsockname(connection->socket, (struct sockaddr *)&local, &length) ==
+        0)
+        here = endpoint((struct sockaddr *)&local, length);
+    (void)fprintf(stderr, "Connected to %s: [%s, %s, %s, %s, %s]\n",
+                  connection->options.host,
+                  connection->options.datagrams ? "udp" : "tcp", here.host,
+                  here.port, there.host, there.port);
+}
+
+/* A name may have several addresses, IPv6 and IPv4; the server may listen on
+ * one of them only. Each is tried in turn, and the last failure is the one that
+ * is told. */
+static void connect_to_host(struct connection *connection)
+{
+    const struct options *options = &connection->options;
+    struct addrinfo hints = {.ai_family = options->family,
+                             .ai_socktype =
+                                 options->datagrams ? SOCK_DGRAM : SOCK_STREAM};
+    struct addrinfo *addresses;
+    int error;
+
+    (void)snprintf(connection->peer, sizeof connection->peer,
+                   strchr(options->host, ':') ? "[%s]:%s" : "%s:%s",
+                   options->host, options->port);
+    error = getaddrinfo(options->host, options->port, &hints, &addresses);
+    if (error != 0)
+        fail(connection, "connect",
+             error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
+
+    for (const struct addrinfo *address = addresses; address != NULL;
+         address = address->ai_next) {
+        (void)fprintf(stderr, "Trying %s...\n",
+                      endpoint(address->ai_addr, address->ai_addrlen).host);
+        connection->socket =
+            socket(address->ai_family, address->ai_socktype, 0);
+        if (connection->socket >= 0 &&
+            connect_within(connection->socket, address->ai_addr,
+                           address->ai_addrlen, options->seconds) == 0) {
+            say_connected(connection, address);
+            freeaddrinfo(addresses);
+            return;
+        }
+        error = errno;
+        if (connection->socket >= 0)
+            (void)close(connection->socket);
+    }
+    freeaddrinfo(addresses);
+    errno = error;
+    fail_after(connection, "connect");
+}
+
+/* ---- Options
+ * ------------------------------------------------------------------------ */
+
+static const char usage[] =
+    "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)\n"
+    "       ./client [-u] [-w seconds] -U path\n";
+
+static const char help[] =
+    "  -4          IPv4 only\n"
+    "  -6          IPv6 only\n"
+    "  -h, --help  show this help\n"
+    "  -U path     connect to a Unix domain socket\n"
+    "  -u          send each line as one datagram\n"
+    "  -w seconds  give up when connecting, or the server's silence, lasts so\n"
+    "              long (never); with -u, wait so long for the last replies "
+    "(1)\n";
+
+static _Noreturn void misuse(const char *what, const char *problem)
+{
+    (void)fprintf(stderr, "client: %s: %s\n%s", what, problem, usage);
+    exit(2);
+}
+
+static unsigned read_seconds(const char *text)
+{
+    unsigned long seconds = 0;
+
+    if (strspn(text, "0123456789") == strlen(text))
+        seconds = strtoul(text, NULL, 10);
+    if (seconds < 1 || seconds > SECONDS_MAXIMUM)
+        misuse("-w", "needs a whole number from 1 to 1000000");
+    return (unsigned)seconds;
+}
+
+static struct options read_options(int argc, char **argv)
+{
+    struct options options = {
+        .family = AF_UNSPEC, .host = "localhost", .port = "1208"};
+    bool four = false;
+    bool six = false;
+    int letter;
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            (void)printf("%s%s", usage, help);
+            exit(EXIT_SUCCESS);
+        }
+    }
+    while ((letter = getopt(argc, argv, ":46hU:uw:")) != -1) {
+        char option[] = {'-', (char)optopt, '\0'};
+
+        switch (letter) {
+        case '4':
+            four = true;
+            options.family = AF_INET;
+            break;
+        case '6':
+            six = true;
+            options.family = AF_INET6;
+            break;
+        case 'h':
+            (void)printf("%s%s", usage, help);
+            exit(EXIT_SUCCESS);
+        case 'U':
+            options.path = optarg;
+            break;
+        case 'u':
+            options.datagrams = true;
+            break;
+        case 'w':
+            options.seconds = read_seconds(optarg);
+            break;
+        case ':':
+            misuse(option, "needs a value");
+        default:
+            misuse(option, "no such option");
+        }
+    }
+    if (four && six)
+        misuse("-4 and -6", "leave one out, or both for both families");
+    if (options.path != NULL && (four || six || optind < argc))
+        misuse("-U", "a path has no family, host or port");
+    if (options.path != NULL && *options.path == '\0')
+        misuse("-U", "needs a path");
+    if (optind < argc)
+        options.host = argv[optind++];
+    if (optind < argc)
+        options.port = argv[optind++];
+    if (optind < argc)
+        misuse(argv[optind], "one operand too many");
+    return options;
+}
+
+/* ---- The start
+ * ---------------------------------------------------------------------- */
+
+/* With standard input closed (`<&-`) the socket would become descriptor 0, and
+ * the client would send the server's own replies back to it. */
+static void fill_standard_descriptors(void)
+{
+    int descriptor;
+
+    do
+        descriptor = open("/dev/null", O_RDWR);
+    while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+    (void)close(descriptor);
+}
+
+int main(int argc, char **argv)
+{
+    /* Not on main()'s stack: the sending thread may outlive main(). */
+    static struct connection connection = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+    connection.options = read_options(argc, argv);
+    fill_standard_descriptors();
+    /* A server that hung up is an error of send(2), not the end of us. */
+    (void)signal(SIGPIPE, SIG_IGN);
+
+    if (connection.options.path != NULL)
+        connect_to_path(&connection);
+    else
+        connect_to_host(&connection);
+    return connection.options.datagrams ? exchange_datagrams(&connection)
+                                        : converse_with_server(&connection);
+}
