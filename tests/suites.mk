@@ -1,0 +1,34 @@
+# The CUnit suites. `make test` runs them all; TESTS="name ..." picks tests:
+#
+#     make test SUITES=server TESTS='many_clients'
+
+SUITES = handler server client
+TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
+SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
+
+.PHONY: test suites cunit
+
+test: all suites ## build and pass every CUnit suite
+	@for suite in $(SUITES); do \
+	    PROGRAMS=$(PROGRAMS) $(TEST_WRAPPER) $(OBJECTS)/test_$$suite $(TESTS) || exit 1; \
+	done
+
+suites: $(SUITE_PROGRAMS)
+
+$(OBJECTS)/test_%: tests/test_%.c tests/harness.c tests/harness.h $(OBJECTS)/handler.o | cunit
+	$(SHORT) '$(CC) -o $@ $<'
+	$(Q)$(LINK) $(TEST_FLAGS) -o $@ $< tests/harness.c $(OBJECTS)/handler.o -lcunit
+
+# CUnit is the one thing beyond a compiler that the suites need. Where it can be
+# installed without asking for a password, it is.
+CUNIT_MISSING = CUnit is missing. Debian/Ubuntu: sudo apt-get install libcunit1-dev; \
+    Fedora: sudo dnf install CUnit-devel; Arch: sudo pacman -S cunit; macOS: brew install cunit
+
+cunit:
+	@printf '#include <CUnit/Basic.h>\n' | $(CC) $(CFLAGS) -E - >/dev/null 2>&1 || { \
+	    sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
+	    command -v apt-get >/dev/null 2>&1 && $$sudo true 2>/dev/null && \
+	    { $$sudo apt-get install -y -q libcunit1-dev >/dev/null 2>&1 || \
+	      { $$sudo apt-get update -q >/dev/null 2>&1 && \
+	        $$sudo apt-get install -y -q libcunit1-dev >/dev/null; }; }; \
+	} || { echo '$(CUNIT_MISSING)' >&2; exit 1; }
