@@ -8,7 +8,6 @@
 #include <ftw.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,7 +42,7 @@ long long now_ms(void)
 
 bool still_patient(long long since)
 {
-    (void)sched_yield();
+    (void)poll(NULL, 0, 1);
     return now_ms() - since < PATIENCE_MS;
 }
 
@@ -117,6 +116,7 @@ static _Noreturn void become(char *words[], int input, int output, int errors)
     (void)dup2(input, STDIN_FILENO);
     (void)dup2(output, STDOUT_FILENO);
     (void)dup2(errors, STDERR_FILENO);
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
     (void)signal(SIGPIPE, SIG_DFL);
     (void)execvp(words[0], words);
     (void)fprintf(stderr, "%s: %s\n", words[0], strerror(errno));

@@ -102,7 +102,8 @@ char *receive_all(int socket, size_t *length);
 /* Milliseconds on a clock that nobody sets. */
 long long now_ms(void);
 
-/* Lets others run. False when PATIENCE_MS have passed since `since`. */
+/* A millisecond for the others. False when PATIENCE_MS have passed since
+ * `since`. */
 bool still_patient(long long since);
 
 /* How many entries /proc/PID/DIRECTORY has ("fd", "task"), or -1. */
