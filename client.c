@@ -29,8 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER_BYTES (64 * 1024)
-#define HOST_BYTES (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
+#define BUFFER_BYTES ((size_t)64 * 1024)
+#define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define SECONDS_MAXIMUM 1000000
 
 struct options {
@@ -164,8 +164,7 @@ static void *send_input(void *argument)
         if (count < 0) {
             if (errno == EINTR)
                 continue;
-            (void)fprintf(stderr, "Fail to read standard input: %s\n",
-                          strerror(errno));
+            perror("Fail to read standard input");
             set_flag(connection, &connection->input_failed);
             break;
         }
@@ -193,8 +192,7 @@ static void write_output(const char *bytes, size_t count)
         if (written < 0 && errno != EINTR) {
             /* EPIPE: nobody wants to see more, as after `| head -1`. */
             if (errno != EPIPE)
-                (void)fprintf(stderr, "Fail to write standard output: %s\n",
-                              strerror(errno));
+                perror("Fail to write standard output");
             exit(EXIT_FAILURE);
         }
         if (written > 0) {
@@ -207,14 +205,14 @@ static void write_output(const char *bytes, size_t count)
 static _Noreturn void fail_after(const struct connection *connection,
                                  const char *what)
 {
-    char reason[64];
+    const unsigned seconds = connection->options.seconds;
 
-    if (errno == EAGAIN || errno == ETIMEDOUT) {
+    if (seconds > 0 && (errno == EAGAIN || errno == ETIMEDOUT)) {
+        char reason[64];
+
         (void)snprintf(reason, sizeof reason, "Timed out after %u second%s",
-                       connection->options.seconds,
-                       connection->options.seconds == 1 ? "" : "s");
-        if (connection->options.seconds > 0)
-            fail(connection, what, reason);
+                       seconds, seconds == 1 ? "" : "s");
+        fail(connection, what, reason);
     }
     fail(connection, what, strerror(errno));
 }
@@ -325,8 +323,7 @@ static void *send_lines(void *argument)
         memmove(buffer, line, length);
     }
     if (count < 0) {
-        (void)fprintf(stderr, "Fail to read standard input: %s\n",
-                      strerror(errno));
+        perror("Fail to read standard input");
         set_flag(connection, &connection->input_failed);
     } else if (length > 0) {
         send_datagram(connection, buffer, length);
@@ -465,13 +462,14 @@ static int connect_within(int socket, const struct sockaddr *address,
     struct pollfd output = {.fd = socket, .events = POLLOUT};
     int error = 0;
     socklen_t size = sizeof error;
-    int ready;
 
     if (seconds == 0)
         return connect(socket, address, length);
     if (fcntl(socket, F_SETFL, O_NONBLOCK) < 0)
         return -1;
     if (connect(socket, address, length) < 0) {
+        int ready;
+
         if (errno != EINPROGRESS)
             return -1;
         ready = poll(&output, 1, (int)seconds * 1000);

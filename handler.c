@@ -29,10 +29,10 @@
  * to hang up: see hang_up(). */
 #define HANG_UP_MS 2000
 #define HANG_UP_STOPPING_MS 1000
-#define HANG_UP_BYTES (16 * 1024 * 1024)
+#define HANG_UP_BYTES ((size_t)16 * 1024 * 1024)
 
 /* With an idle limit, send() comes back this often to see whether it passed. */
-#define SEND_SLICE_MS 250
+#define SEND_SLICE_MS 250L
 
 /* How many bytes a client may put on the screen before it has sent as many. */
 #define SCREEN_ADVANCE 1024

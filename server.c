@@ -38,7 +38,7 @@
  * reserve 8 MB (`ulimit -s`), and 20,000 times that is more than some kernels
  * promise. Only pages that were touched take memory. Sanitizers need more. */
 #ifndef THREAD_STACK_BYTES
-#define THREAD_STACK_BYTES (128 * 1024)
+#define THREAD_STACK_BYTES ((size_t)128 * 1024)
 #endif
 
 /* Descriptors that are not for clients: standard input, output and error, the
@@ -61,7 +61,7 @@
 #define EXHAUSTED_PAUSE_MS 100
 
 /* "[" address "%" interface "]:" port, or "socket:[" inode "]", or a path. */
-#define HOST_BYTES (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
+#define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define NAME_BYTES (HOST_BYTES + 16)
 
 struct options {

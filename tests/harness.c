@@ -106,7 +106,7 @@ static void compose_command(const char *const argv[], char *words[],
                    programs ? programs : ".", argv[0]);
     words[count++] = path;
     for (int i = 1; argv[i] && count < MOST_WORDS - 1; i++)
-        words[count++] = (char *)(size_t)argv[i];
+        memcpy(&words[count++], &argv[i], sizeof *argv); /* execvp(3)'s const */
     words[count] = NULL;
 }
 

@@ -106,11 +106,11 @@ long long now_ms(void);
  * `since`. */
 bool still_patient(long long since);
 
-/* How many entries /proc/PID/DIRECTORY has ("fd", "task"), or -1. */
-int count_in_proc(pid_t pid, const char *directory);
+/* How many entries /proc/PID/NAME has ("fd", "task"), or -1. */
+int count_in_proc(pid_t pid, const char *name);
 
 /* Waits until there are exactly so many. */
-bool becomes(pid_t pid, const char *directory, int count);
+bool becomes(pid_t pid, const char *name, int count);
 
 /* `count` divided by LOAD, at least 1. */
 int load(int count);

@@ -443,9 +443,11 @@ static void input_that_fails(void)
     /* Closed: nothing to send, so it ends at once, and well. */
     CU_ASSERT_EQUAL(
         run_shell("$client 127.0.0.1 $port 2>/dev/null <&-", server.port), 0);
-    CU_ASSERT_EQUAL(
-        run_shell("echo ping | $client 127.0.0.1 $port 2>&- >&-", server.port),
-        0);
+    if (getenv("WRAPPER") == NULL) /* valgrind needs its standard error */
+        CU_ASSERT_EQUAL(
+            run_shell("echo ping | $client 127.0.0.1 $port 2>&- >&-",
+                      server.port),
+            0);
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
