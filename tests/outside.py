@@ -105,6 +105,9 @@ class Case(unittest.TestCase):
         except ProcessLookupError:
             pass
         child.wait()
+        # The thread that reads for pexpect ends here. If it did not, it might
+        # read on from the next pipe of the same number.
+        child.expect(pexpect.EOF)
         child.proc.stdin.close()
         child.proc.stdout.close()
 
