@@ -14,10 +14,8 @@ import socketserver
 import subprocess
 import threading
 
-import pexpect
-
 import outside
-from outside import Server, program
+from outside import Server, pexpect, program
 
 HOSTS = {'ipv4': '127.0.0.1', 'ipv6': '::1'}
 # netkit's telnet, as Debian and as Ubuntu up to 22.04 call it.
@@ -281,17 +279,11 @@ class Client(outside.Case):
     def with_two_addresses(self, port, request):
         """The client, where the name both.test is ::1 and 127.0.0.1. It sees
         an /etc/hosts of ours, in a mount namespace that ends with it."""
-        self.need('util-linux', 'unshare')
-        unshare = ['unshare', '--mount']
-        if os.geteuid() != 0:
-            unshare.append('--map-root-user')
-        if subprocess.run([*unshare, 'true'], check=False,
-                          stderr=subprocess.DEVNULL).returncode != 0:
-            self.lack('unshare --mount is not permitted: run as root')
+        unshare = ' '.join(self.unshare('--mount'))
         with open(self.path('hosts'), 'w', encoding='ascii') as hosts:
             hosts.write('::1 both.test\n127.0.0.1 both.test\n')
         return self.shell(
-            f"printf '{request}' | {' '.join(unshare)} sh -c "
+            f"printf '{request}' | {unshare} sh -c "
             '\'mount --bind "$1" /etc/hosts && exec "$0" both.test "$2"\' '
             '"$0" "$1" "$2"', self.path('hosts'), port)
 
@@ -361,23 +353,40 @@ class Client(outside.Case):
 class NoIPv6(outside.Case):
     """The server where there is no IPv6."""
 
-    def check(self, server):
-        self.assertEqual(server.where, f'*:{server.port}')
-        server.connect('127.0.0.1').close()
-        self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
-
     def test_kernel_without_ipv6(self):
         strace = self.need('strace', 'strace')
         trace = self.path('trace')
         server = Server(self, '-p', '0', under=(
             strace, '-f', '-o', trace, '-e', 'trace=socket',
             '-e', 'inject=socket:error=EAFNOSUPPORT:when=1'))
-        self.check(server)
+        self.assertEqual(server.where, f'*:{server.port}')
+        server.connect('127.0.0.1').close()
+        self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
         with open(trace, encoding='latin-1') as file:
             calls = re.findall(r'socket\((AF_INET6?), .* = (.*)', file.read())
         self.assertEqual([family for family, _ in calls],
                          ['AF_INET6', 'AF_INET'])
         self.assertRegex(calls[0][1], 'EAFNOSUPPORT .*INJECTED')
+
+    def test_ipv6_switched_off(self):
+        """As in many containers: the kernel has IPv6, and no address for it.
+        The server is in a network namespace of its own, our client too."""
+        self.need('iproute2', 'ip')
+        server = Server(self, '-p', '0', under=(
+            *self.unshare('--net'), 'sh', '-c',
+            'ip link set lo up && '
+            'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 && exec "$@"',
+            'sh'))
+        self.assertEqual(server.where, f'*:{server.port}')
+        enter = ['nsenter', '--target', str(server.pid), '--net']
+        if os.geteuid() != 0:
+            enter += ['--user', '--preserve-credentials']
+        for host, status, says in (('::1', 1, ''), ('127.0.0.1', 0, 'pong\n')):
+            client = self.start(*enter, 'sh', '-c', 'exec "$@" 2>/dev/null',
+                                'sh', program('client'), host, server.port)
+            client.send('ping\nquit\n')
+            self.assertEqual(self.see_end(client), (says, status))
+        self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
 
 
 if __name__ == '__main__':

@@ -6,12 +6,9 @@ Run by `make tools`. One test: PROGRAMS=. tests/tools.py -k lsof
 
 import os
 import re
-import signal
 import socket
 import struct
 import subprocess
-
-import pexpect
 
 import outside
 from outside import Server, program, until
