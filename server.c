@@ -785,6 +785,10 @@ static void answer_datagrams(struct server *server)
 
         if (atomic_load(&stopping))
             after_stop++;
+        /* A path may fill sun_path to its last byte. Linux counts a NUL behind
+         * it all the same, which is in nobody's array (unix(7), "BUGS"). */
+        if (peer_length > sizeof(struct sockaddr_un))
+            peer_length = sizeof(struct sockaddr_un);
         if (length >= 0) {
             failing = false;
             answer_datagram(server, &log, datagram, (size_t)length, &peer,
