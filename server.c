@@ -695,24 +695,40 @@ static void accept_clients(struct server *server)
  * ------------------------ */
 
 /* Forged senders can make us write log lines for the price of one small packet.
- * So the log grows no faster than what arrived, its headers (IPv4 and UDP, 28
- * bytes) included. */
+ * So the log, errors included, grows no faster than what arrived, its headers
+ * (IPv4 and UDP, 28 bytes) included. */
 struct datagram_log {
     size_t credit;
     unsigned long unshown;
 };
 
+static bool has_credit(struct datagram_log *log, size_t line)
+{
+    if (line > log->credit) {
+        log->unshown++;
+        return false;
+    }
+    log->credit -= line;
+    return true;
+}
+
 static void log_datagram(struct datagram_log *log, const char *sender,
                          const char *words, size_t length)
 {
-    size_t line = strlen("Datagram from : ") + strlen(sender) + length;
+    if (has_credit(log, strlen("Datagram from : ") + strlen(sender) + length))
+        (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+}
 
-    if (line > log->credit) {
-        log->unshown++;
-        return;
-    }
-    log->credit -= line;
-    (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+/* The peer is gone, does not read, or was never there: its reply is lost, and
+ * nobody else's. */
+static void log_lost_reply(struct datagram_log *log, const char *sender)
+{
+    const char *reason = strerror(errno);
+
+    if (has_credit(log, strlen("Fail to answer , sendto: \n") + strlen(sender) +
+                            strlen(reason)))
+        (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
+                      reason);
 }
 
 /* One datagram is one request. Only ping and echo are answered: if errors were,
@@ -750,8 +766,7 @@ static void answer_datagram(const struct server *server,
     if (request.command == PING_COMMAND || request.command == ECHO_COMMAND) {
         if (sendto(server->socket, reply, reply_length, 0,
                    (const struct sockaddr *)peer, peer_length) < 0)
-            (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
-                          strerror(errno));
+            log_lost_reply(log, sender);
     } else if (request.command == UNSUPPORTED_COMMAND) {
         log_datagram(log, sender, reply, reply_length);
     } else if (request.command == QUIT_COMMAND) {
