@@ -56,6 +56,11 @@
 #define STOP_ROUNDS 30
 #define STOP_ALARM_SECONDS 4
 
+/* With -u: how many datagrams are still read after a stop signal. More than a
+ * receive buffer holds, where the smallest takes several hundred bytes, and yet
+ * an end to it when somebody goes on sending. */
+#define DATAGRAMS_AFTER_STOP 100000
+
 /* How long accept() rests when there is no descriptor or memory for a client.
  */
 #define EXHAUSTED_PAUSE_MS 100
@@ -789,7 +794,7 @@ static void answer_datagrams(struct server *server)
      * does, and everybody else with it. Its reply is lost instead. */
     (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &at_once,
                      sizeof at_once);
-    while (after_stop < SOMAXCONN) {
+    while (after_stop < DATAGRAMS_AFTER_STOP) {
         /* One byte more than the longest request, to tell "just fits" from
          * "was cut". */
         char datagram[LINE_LIMIT + 1];
