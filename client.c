@@ -438,6 +438,31 @@ static void on_end_signal(int number)
     (void)raise(number);
 }
 
+/* Has the signals that end us remove our path, but for those that our parent
+ * ignores for us (nohup(1)). Returns with them held, and the mask from before:
+ * one that comes between mkdtemp(3) and the handler's knowing of it would leave
+ * a directory behind. */
+static sigset_t handle_end_signals(void)
+{
+    const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    struct sigaction action = {.sa_handler = on_end_signal,
+                               .sa_flags = (int)SA_RESETHAND};
+    struct sigaction inherited;
+    sigset_t held;
+    sigset_t before;
+
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigemptyset(&held);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        (void)sigaddset(&held, numbers[i]);
+        if (sigaction(numbers[i], NULL, &inherited) == 0 &&
+            inherited.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &action, NULL);
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &held, &before);
+    return before;
+}
+
 /* A Unix domain datagram carries its sender's path, if it has one: without, the
  * server would not know where to answer. Ours lives in a directory that nobody
  * else can enter. */
@@ -445,24 +470,29 @@ static void bind_own_path(struct connection *connection)
 {
     struct sockaddr_un own = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
-    struct sigaction action = {.sa_handler = on_end_signal,
-                               .sa_flags = (int)SA_RESETHAND};
-    const int signals[] = {SIGHUP, SIGINT, SIGTERM};
-    char directory[sizeof own_directory];
+    sigset_t mask;
 
-    if (parent == NULL || strlen(parent) > 64)
+    if (parent == NULL || *parent == '\0' || strlen(parent) > 64)
         parent = "/tmp";
-    (void)snprintf(directory, sizeof directory, "%s/client-XXXXXX", parent);
-    (void)sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        (void)sigaction(signals[i], &action, NULL);
-    if (atexit(remove_own_path) != 0 || mkdtemp(directory) == NULL)
-        fail(connection, "make a directory to be answered in", strerror(errno));
-    (void)strcpy(own_directory, directory);
+    mask = handle_end_signals();
+    (void)snprintf(own_directory, sizeof own_directory, "%s/client-XXXXXX",
+                   parent);
+    if (mkdtemp(own_directory) == NULL) {
+        int error = errno;
+
+        *own_directory = '\0';
+        fail(connection, "make a directory to be answered in", strerror(error));
+    }
     (void)snprintf(own_path, sizeof own_path, "%s/client", own_directory);
     (void)strcpy(own.sun_path, own_path);
-    if (bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0)
-        fail(connection, "bind", strerror(errno));
+    if (atexit(remove_own_path) != 0 ||
+        bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0) {
+        int error = errno;
+
+        remove_own_path();
+        fail(connection, "bind", strerror(error));
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 /* ---- Connecting
