@@ -42,8 +42,15 @@ struct options {
     const char *path; /* not NULL: a Unix domain socket */
 };
 
-/* What the two threads share. The socket is set before the second one starts;
- * the flags are guarded by the lock. */
+/* What became of the datagrams that we had to send (-u). */
+struct tally {
+    unsigned long sent;
+    unsigned long expected; /* of these ask for a reply: ping and echo */
+    int error;              /* why no more were sent */
+};
+
+/* What the two threads share. The socket and the pipe are set before the second
+ * one starts; the flags and the tally are guarded by the lock. */
 struct connection {
     int socket;
     struct options options;
@@ -53,14 +60,10 @@ struct connection {
     bool quit_sent;
     bool input_ended;
     bool input_failed;
+    struct tally tally;
 
-    /* -u: what the sending thread did, for the other to read when the thread
-     * has hung up and was joined. */
-    int input_end[2]; /* a pipe, through which nothing is sent */
-    unsigned long sent;
-    unsigned long expected; /* of these ask for a reply, ping and echo */
-    int send_error;
-    unsigned long received; /* the receiving side's own */
+    int input_end[2];       /* -u: a pipe, through which nothing is sent */
+    unsigned long received; /* -u: datagrams */
 };
 
 /* With -u -U: the path that we bind, for the server to answer to. The handlers
@@ -300,13 +303,19 @@ static bool send_datagram(struct connection *connection, const char *line,
         if (errno == ENOBUFS || errno == EAGAIN) {
             (void)poll(NULL, 0, 1);
         } else if (errno != EINTR) {
-            connection->send_error = errno;
+            int error = errno;
+
+            (void)pthread_mutex_lock(&connection->lock);
+            connection->tally.error = error;
+            (void)pthread_mutex_unlock(&connection->lock);
             return false;
         }
     }
-    connection->sent++;
+    (void)pthread_mutex_lock(&connection->lock);
+    connection->tally.sent++;
     if (command == PING_COMMAND || command == ECHO_COMMAND)
-        connection->expected++;
+        connection->tally.expected++;
+    (void)pthread_mutex_unlock(&connection->lock);
     return true;
 }
 
@@ -364,6 +373,16 @@ static void *send_lines(void *argument)
     return NULL;
 }
 
+static struct tally get_tally(struct connection *connection)
+{
+    struct tally tally;
+
+    (void)pthread_mutex_lock(&connection->lock);
+    tally = connection->tally;
+    (void)pthread_mutex_unlock(&connection->lock);
+    return tally;
+}
+
 static void receive_datagram(struct connection *connection)
 {
     char buffer[BUFFER_BYTES];
@@ -385,6 +404,7 @@ static int exchange_datagrams(struct connection *connection)
     const unsigned seconds = connection->options.seconds;
     const int patience_ms = 1000 * (int)(seconds > 0 ? seconds : 1);
     bool ended = false;
+    struct tally tally = {.sent = 0};
     pthread_t sender;
     int error;
 
@@ -394,8 +414,9 @@ static int exchange_datagrams(struct connection *connection)
     if (error != 0)
         fail(connection, "start a thread", strerror(error));
 
-    while (!ended || (connection->received < connection->sent &&
-                      connection->send_error == 0)) {
+    (void)pthread_detach(sender);
+
+    while (!ended || (connection->received < tally.sent && tally.error == 0)) {
         struct pollfd waits[] = {
             {.fd = connection->socket, .events = POLLIN},
             {.fd = connection->input_end[0], .events = POLLIN}};
@@ -406,20 +427,19 @@ static int exchange_datagrams(struct connection *connection)
         if (ready > 0 && waits[0].revents != 0) {
             receive_datagram(connection);
         } else if (ready > 0) {
-            /* What the thread has counted is ours to read from here on. */
-            (void)pthread_join(sender, NULL);
+            tally = get_tally(connection);
             ended = true;
         }
     }
-    if (connection->send_error != 0)
-        fail(connection, "reach", strerror(connection->send_error));
-    if (connection->received < connection->expected) {
+    if (tally.error != 0)
+        fail(connection, "reach", strerror(tally.error));
+    if (connection->received < tally.expected) {
         (void)fprintf(stderr, "Replies that did not come: %lu of %lu\n",
-                      connection->expected - connection->received,
-                      connection->expected);
+                      tally.expected - connection->received, tally.expected);
         return EXIT_FAILURE;
     }
-    return connection->input_failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return get_flag(connection, &connection->input_failed) ? EXIT_FAILURE
+                                                           : EXIT_SUCCESS;
 }
 
 static void remove_own_path(void)
