@@ -42,8 +42,15 @@ struct options {
     const char *path; /* not NULL: a Unix domain socket */
 };
 
-/* What the two threads share. The socket is set before the second one starts;
- * the rest is guarded by the lock. */
+/* What became of the datagrams that we had to send (-u). */
+struct tally {
+    unsigned long sent;
+    unsigned long expected; /* of these ask for a reply: ping and echo */
+    int error;              /* why no more were sent */
+};
+
+/* What the two threads share. The socket and the pipe are set before the second
+ * one starts; the flags and the tally are guarded by the lock. */
 struct connection {
     int socket;
     struct options options;
@@ -53,7 +60,10 @@ struct connection {
     bool quit_sent;
     bool input_ended;
     bool input_failed;
-    unsigned long expected; /* -u: replies that the datagrams sent ask for */
+    struct tally tally;
+
+    int input_end[2];       /* -u: a pipe, through which nothing is sent */
+    unsigned long received; /* -u: datagrams */
 };
 
 /* With -u -U: the path that we bind, for the server to answer to. The handlers
@@ -265,41 +275,56 @@ static int converse_with_server(struct connection *connection)
 /* ---- Datagrams (-u)
  * ----------------------------------------------------------- */
 
-/* The sending side sends each line as one datagram, its '\n' included. A line
- * that fits no request is sent as well: whether it is answered is the server's
- * business. */
-static void send_datagram(struct connection *connection, const char *line,
+/* A line longer than any datagram: it is not sent, and the next ones are. */
+static void skip_line(struct connection *connection)
+{
+    (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
+                  strerror(EMSGSIZE));
+    set_flag(connection, &connection->input_failed);
+}
+
+/* Sends a line as one datagram, its '\n' included. A line that fits no request
+ * is sent as well: whether it is answered is the server's business. False if
+ * there is nobody to send to. send(2) tells what became of an earlier datagram
+ * (ECONNREFUSED, udp(7)), and tells it once: recv(2) does not learn of it. */
+static bool send_datagram(struct connection *connection, const char *line,
                           size_t length)
 {
     size_t text = length - (line[length - 1] == '\n');
     enum command command = parse(line, text).command;
 
-    (void)pthread_mutex_lock(&connection->lock);
-    if (length <= LINE_LIMIT &&
-        (command == PING_COMMAND || command == ECHO_COMMAND))
-        connection->expected++;
-    (void)pthread_mutex_unlock(&connection->lock);
     while (send(connection->socket, line, length, 0) < 0) {
-        if (errno == ECONNREFUSED || errno == ENOTCONN)
-            return; /* nobody there: the receiving side is told so, too */
+        if (errno == EMSGSIZE) {
+            skip_line(connection);
+            return true;
+        }
         if (errno == ENOBUFS || errno == EAGAIN) {
             (void)poll(NULL, 0, 1);
         } else if (errno != EINTR) {
-            (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
-                          strerror(errno));
-            set_flag(connection, &connection->input_failed);
-            return;
+            int error = errno;
+
+            (void)pthread_mutex_lock(&connection->lock);
+            connection->tally.error = error;
+            (void)pthread_mutex_unlock(&connection->lock);
+            return false;
         }
     }
+    (void)pthread_mutex_lock(&connection->lock);
+    connection->tally.sent++;
+    if (command == PING_COMMAND || command == ECHO_COMMAND)
+        connection->tally.expected++;
+    (void)pthread_mutex_unlock(&connection->lock);
+    return true;
 }
 
-/* Cuts standard input into lines. read(2) and not getline(3), which would hold
- * the lock of stdin while it waits for a key: exit() waits for that lock. */
-static void *send_lines(void *argument)
+/* Cuts standard input into lines, to its end. read(2) and not getline(3), which
+ * would hold the lock of stdin while it waits for a key: exit() waits for that
+ * lock. */
+static void read_lines(struct connection *connection)
 {
-    struct connection *connection = argument;
     char buffer[BUFFER_BYTES];
     size_t length = 0;
+    bool skipping = false; /* inside a line that is too long */
     ssize_t count;
 
     while ((count = read(STDIN_FILENO, buffer + length,
@@ -311,37 +336,61 @@ static void *send_lines(void *argument)
         length += count > 0 ? (size_t)count : 0;
         while ((newline = memchr(line, '\n',
                                  (size_t)(buffer + length - line))) != NULL) {
-            send_datagram(connection, line, (size_t)(newline - line) + 1);
+            if (!skipping &&
+                !send_datagram(connection, line, (size_t)(newline - line) + 1))
+                return;
+            skipping = false;
             line = newline + 1;
-        }
-        if (line == buffer && length == sizeof buffer) {
-            /* More than any datagram holds. */
-            send_datagram(connection, line, length);
-            line = buffer + length;
         }
         length = (size_t)(buffer + length - line);
         memmove(buffer, line, length);
+        if (length == sizeof buffer) {
+            if (!skipping)
+                skip_line(connection);
+            skipping = true;
+            length = 0;
+        }
     }
     if (count < 0) {
         perror("Fail to read standard input");
         set_flag(connection, &connection->input_failed);
-    } else if (length > 0) {
-        send_datagram(connection, buffer, length);
+    } else if (length > 0 && !skipping) {
+        (void)send_datagram(connection, buffer, length);
     }
-    set_flag(connection, &connection->input_ended);
+}
+
+/* The sending thread. At its end it hangs up on the other one, which can wait
+ * for that and for a datagram at the same time, in poll(2). */
+static void *send_lines(void *argument)
+{
+    struct connection *connection = argument;
+
+    read_lines(connection);
+    (void)close(connection->input_end[1]);
     return NULL;
 }
 
-/* True if nothing more is to come: our input has ended, and each ping and echo
- * has its reply. */
-static bool all_answered(struct connection *connection, unsigned long received)
+static struct tally get_tally(struct connection *connection)
 {
-    bool answered;
+    struct tally tally;
 
     (void)pthread_mutex_lock(&connection->lock);
-    answered = connection->input_ended && received >= connection->expected;
+    tally = connection->tally;
     (void)pthread_mutex_unlock(&connection->lock);
-    return answered;
+    return tally;
+}
+
+static void receive_datagram(struct connection *connection)
+{
+    char buffer[BUFFER_BYTES];
+    ssize_t count = recv(connection->socket, buffer, sizeof buffer, 0);
+
+    if (count < 0 && errno != EINTR && errno != EAGAIN)
+        fail(connection, "reach", strerror(errno));
+    if (count >= 0) {
+        connection->received++;
+        write_output(buffer, (size_t)count);
+    }
 }
 
 /* Prints each datagram that comes back. After the end of our input the last
@@ -349,40 +398,41 @@ static bool all_answered(struct connection *connection, unsigned long received)
  * then there is nothing to wait for, and nobody who would say so. */
 static int exchange_datagrams(struct connection *connection)
 {
-    const long patience_ms =
-        1000L * (connection->options.seconds ? connection->options.seconds : 1);
-    const int slice_ms = 10;
-    long silent_ms = 0;
-    unsigned long received = 0;
-    char buffer[BUFFER_BYTES];
+    const unsigned seconds = connection->options.seconds;
+    const int patience_ms = 1000 * (int)(seconds > 0 ? seconds : 1);
+    bool ended = false;
+    struct tally tally = {.sent = 0};
     pthread_t sender;
-    int error = pthread_create(&sender, NULL, send_lines, connection);
+    int error;
 
+    if (pipe(connection->input_end) < 0)
+        fail(connection, "make a pipe", strerror(errno));
+    error = pthread_create(&sender, NULL, send_lines, connection);
     if (error != 0)
         fail(connection, "start a thread", strerror(error));
+
     (void)pthread_detach(sender);
 
-    while (!all_answered(connection, received) && silent_ms < patience_ms) {
-        struct pollfd input = {.fd = connection->socket, .events = POLLIN};
-        ssize_t count;
+    while (!ended || (connection->received < tally.sent && tally.error == 0)) {
+        struct pollfd waits[] = {
+            {.fd = connection->socket, .events = POLLIN},
+            {.fd = connection->input_end[0], .events = POLLIN}};
+        int ready = poll(waits, ended ? 1 : 2, ended ? patience_ms : -1);
 
-        if (poll(&input, 1, slice_ms) <= 0) {
-            if (get_flag(connection, &connection->input_ended))
-                silent_ms += slice_ms;
-            continue;
-        }
-        silent_ms = 0;
-        count = recv(connection->socket, buffer, sizeof buffer, 0);
-        if (count < 0 && errno != EINTR && errno != EAGAIN)
-            fail_after(connection, "receive");
-        if (count >= 0) {
-            received++;
-            write_output(buffer, (size_t)count);
+        if (ready == 0)
+            break;
+        if (ready > 0 && waits[0].revents != 0) {
+            receive_datagram(connection);
+        } else if (ready > 0) {
+            tally = get_tally(connection);
+            ended = true;
         }
     }
-    if (!all_answered(connection, received)) {
+    if (tally.error != 0)
+        fail(connection, "reach", strerror(tally.error));
+    if (connection->received < tally.expected) {
         (void)fprintf(stderr, "Replies that did not come: %lu of %lu\n",
-                      connection->expected - received, connection->expected);
+                      tally.expected - connection->received, tally.expected);
         return EXIT_FAILURE;
     }
     return get_flag(connection, &connection->input_failed) ? EXIT_FAILURE
@@ -405,6 +455,31 @@ static void on_end_signal(int number)
     (void)raise(number);
 }
 
+/* Has the signals that end us remove our path, but for those that our parent
+ * ignores for us (nohup(1)). Returns with them held, and the mask from before:
+ * one that comes between mkdtemp(3) and the handler's knowing of it would leave
+ * a directory behind. */
+static sigset_t handle_end_signals(void)
+{
+    const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    struct sigaction action = {.sa_handler = on_end_signal,
+                               .sa_flags = (int)SA_RESETHAND};
+    struct sigaction inherited;
+    sigset_t held;
+    sigset_t before;
+
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigemptyset(&held);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        (void)sigaddset(&held, numbers[i]);
+        if (sigaction(numbers[i], NULL, &inherited) == 0 &&
+            inherited.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &action, NULL);
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &held, &before);
+    return before;
+}
+
 /* A Unix domain datagram carries its sender's path, if it has one: without, the
  * server would not know where to answer. Ours lives in a directory that nobody
  * else can enter. */
@@ -412,24 +487,29 @@ static void bind_own_path(struct connection *connection)
 {
     struct sockaddr_un own = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
-    struct sigaction action = {.sa_handler = on_end_signal,
-                               .sa_flags = (int)SA_RESETHAND};
-    const int signals[] = {SIGHUP, SIGINT, SIGTERM};
-    char directory[sizeof own_directory];
+    sigset_t mask;
 
-    if (parent == NULL || strlen(parent) > 64)
+    if (parent == NULL || *parent == '\0' || strlen(parent) > 64)
         parent = "/tmp";
-    (void)snprintf(directory, sizeof directory, "%s/client-XXXXXX", parent);
-    (void)sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        (void)sigaction(signals[i], &action, NULL);
-    if (atexit(remove_own_path) != 0 || mkdtemp(directory) == NULL)
-        fail(connection, "make a directory to be answered in", strerror(errno));
-    (void)strcpy(own_directory, directory);
+    mask = handle_end_signals();
+    (void)snprintf(own_directory, sizeof own_directory, "%s/client-XXXXXX",
+                   parent);
+    if (mkdtemp(own_directory) == NULL) {
+        int error = errno;
+
+        *own_directory = '\0';
+        fail(connection, "make a directory to be answered in", strerror(error));
+    }
     (void)snprintf(own_path, sizeof own_path, "%s/client", own_directory);
     (void)strcpy(own.sun_path, own_path);
-    if (bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0)
-        fail(connection, "bind", strerror(errno));
+    if (atexit(remove_own_path) != 0 ||
+        bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0) {
+        int error = errno;
+
+        remove_own_path();
+        fail(connection, "bind", strerror(error));
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
 /* ---- Connecting

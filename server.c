@@ -56,6 +56,11 @@
 #define STOP_ROUNDS 30
 #define STOP_ALARM_SECONDS 4
 
+/* With -u: how many datagrams are still read after a stop signal. More than a
+ * receive buffer holds, where the smallest takes several hundred bytes, and yet
+ * an end to it when somebody goes on sending. */
+#define DATAGRAMS_AFTER_STOP 100000
+
 /* How long accept() rests when there is no descriptor or memory for a client.
  */
 #define EXHAUSTED_PAUSE_MS 100
@@ -695,24 +700,40 @@ static void accept_clients(struct server *server)
  * ------------------------ */
 
 /* Forged senders can make us write log lines for the price of one small packet.
- * So the log grows no faster than what arrived, its headers (IPv4 and UDP, 28
- * bytes) included. */
+ * So the log, errors included, grows no faster than what arrived, its headers
+ * (IPv4 and UDP, 28 bytes) included. */
 struct datagram_log {
     size_t credit;
     unsigned long unshown;
 };
 
+static bool has_credit(struct datagram_log *log, size_t line)
+{
+    if (line > log->credit) {
+        log->unshown++;
+        return false;
+    }
+    log->credit -= line;
+    return true;
+}
+
 static void log_datagram(struct datagram_log *log, const char *sender,
                          const char *words, size_t length)
 {
-    size_t line = strlen("Datagram from : ") + strlen(sender) + length;
+    if (has_credit(log, strlen("Datagram from : ") + strlen(sender) + length))
+        (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+}
 
-    if (line > log->credit) {
-        log->unshown++;
-        return;
-    }
-    log->credit -= line;
-    (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+/* The peer is gone, does not read, or was never there: its reply is lost, and
+ * nobody else's. */
+static void log_lost_reply(struct datagram_log *log, const char *sender)
+{
+    const char *reason = strerror(errno);
+
+    if (has_credit(log, strlen("Fail to answer , sendto: \n") + strlen(sender) +
+                            strlen(reason)))
+        (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
+                      reason);
 }
 
 /* One datagram is one request. Only ping and echo are answered: if errors were,
@@ -750,8 +771,7 @@ static void answer_datagram(const struct server *server,
     if (request.command == PING_COMMAND || request.command == ECHO_COMMAND) {
         if (sendto(server->socket, reply, reply_length, 0,
                    (const struct sockaddr *)peer, peer_length) < 0)
-            (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
-                          strerror(errno));
+            log_lost_reply(log, sender);
     } else if (request.command == UNSUPPORTED_COMMAND) {
         log_datagram(log, sender, reply, reply_length);
     } else if (request.command == QUIT_COMMAND) {
@@ -774,7 +794,7 @@ static void answer_datagrams(struct server *server)
      * does, and everybody else with it. Its reply is lost instead. */
     (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &at_once,
                      sizeof at_once);
-    while (after_stop < SOMAXCONN) {
+    while (after_stop < DATAGRAMS_AFTER_STOP) {
         /* One byte more than the longest request, to tell "just fits" from
          * "was cut". */
         char datagram[LINE_LIMIT + 1];
@@ -785,6 +805,10 @@ static void answer_datagrams(struct server *server)
 
         if (atomic_load(&stopping))
             after_stop++;
+        /* A path may fill sun_path to its last byte. Linux counts a NUL behind
+         * it all the same, which is in nobody's array (unix(7), "BUGS"). */
+        if (peer_length > sizeof(struct sockaddr_un))
+            peer_length = sizeof(struct sockaddr_un);
         if (length >= 0) {
             failing = false;
             answer_datagram(server, &log, datagram, (size_t)length, &peer,

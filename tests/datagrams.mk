@@ -1,0 +1,3 @@
+# Datagrams: their CUnit suite joins the others in `make test`.
+
+SUITES += datagrams
