@@ -567,14 +567,16 @@ static int start_thread(struct client *client)
     struct server *server = client->server;
     int error;
 
-    hold_stop_signals(SIG_BLOCK);
     /* Under the lock, so that the thread can't leave its place, and somebody
-     * else take it, before pthread_create() has stored client->thread. */
+     * else take it, before pthread_create() has stored client->thread. Signals
+     * are held only then: to wait for the lock may take long, where its owner
+     * waits for a full pipe that is our standard output. */
     (void)pthread_mutex_lock(&server->lock);
+    hold_stop_signals(SIG_BLOCK);
     error = pthread_create(&client->thread, &server->thread_attributes, serve,
                            client);
-    (void)pthread_mutex_unlock(&server->lock);
     hold_stop_signals(SIG_UNBLOCK);
+    (void)pthread_mutex_unlock(&server->lock);
     return error;
 }
 
