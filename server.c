@@ -110,6 +110,9 @@ struct server {
 /* A signal handler has no parameters to find these by. */
 static atomic_bool stopping;
 static volatile sig_atomic_t listening_socket = -1;
+static struct server *_Atomic owner; /* of a socket file, while there is one */
+
+static void unlink_path(const struct server *server);
 
 /* ---- Errors
  * ------------------------------------------------------------------ */
@@ -177,10 +180,16 @@ static void on_stop(int number)
     errno = saved;
 }
 
-/* The stop takes too long: somebody holds standard output, for one. */
+/* The stop takes too long: somebody holds standard output, for one. Then main()
+ * may never come to unlink_path(); lstat() and unlink() are async-signal-safe.
+ */
 static void on_alarm(int number)
 {
+    const struct server *server = atomic_load(&owner);
+
     (void)number;
+    if (server != NULL)
+        unlink_path(server);
     _exit(EXIT_SUCCESS);
 }
 
@@ -216,9 +225,10 @@ static void hold_stop_signals(int how)
 
 /* From here on a signal means an orderly stop. SIGURG, to wake the clients'
  * threads, is one that gdb passes on without a word. */
-static void handle_signals(int socket)
+static void handle_signals(struct server *server)
 {
-    listening_socket = socket;
+    listening_socket = server->socket;
+    atomic_store(&owner, server);
     handle(SIGALRM, on_alarm);
     handle(SIGURG, on_wake);
     handle(SIGINT, on_stop);
@@ -1054,7 +1064,7 @@ int main(int argc, char **argv)
     (void)printf("Server Started ...\n");
     listen_for_clients(&server);
     say_where(&server);
-    handle_signals(server.socket);
+    handle_signals(&server);
 
     if (server.options.datagrams)
         answer_datagrams(&server);
@@ -1062,6 +1072,7 @@ int main(int argc, char **argv)
         accept_clients(&server);
 
     unlink_path(&server);
+    atomic_store(&owner, NULL);
     (void)close(server.socket);
     see_clients_off(&server);
     (void)printf("Server Stopped.\n");
