@@ -115,6 +115,9 @@ struct server {
 /* A signal handler has no parameters to find these by. */
 static atomic_bool stopping;
 static volatile sig_atomic_t listening_socket = -1;
+static struct server *_Atomic owner; /* of a socket file, while there is one */
+
+static void unlink_path(const struct server *server);
 
 /* ---- Errors
  * ------------------------------------------------------------------ */
@@ -182,10 +185,16 @@ static void on_stop(int number)
     errno = saved;
 }
 
-/* The stop takes too long: somebody holds standard output, for one. */
+/* The stop takes too long: somebody holds standard output, for one. Then main()
+ * may never come to unlink_path(); lstat() and unlink() are async-signal-safe.
+ */
 static void on_alarm(int number)
 {
+    const struct server *server = atomic_load(&owner);
+
     (void)number;
+    if (server != NULL)
+        unlink_path(server);
     _exit(EXIT_SUCCESS);
 }
 
@@ -221,9 +230,10 @@ static void hold_stop_signals(int how)
 
 /* From here on a signal means an orderly stop. SIGURG, to wake the clients'
  * threads, is one that gdb passes on without a word. */
-static void handle_signals(int socket)
+static void handle_signals(struct server *server)
 {
-    listening_socket = socket;
+    listening_socket = server->socket;
+    atomic_store(&owner, server);
     handle(SIGALRM, on_alarm);
     handle(SIGURG, on_wake);
     handle(SIGINT, on_stop);
@@ -572,14 +582,16 @@ static int start_thread(struct client *client)
     struct server *server = client->server;
     int error;
 
-    hold_stop_signals(SIG_BLOCK);
     /* Under the lock, so that the thread can't leave its place, and somebody
-     * else take it, before pthread_create() has stored client->thread. */
+     * else take it, before pthread_create() has stored client->thread. Signals
+     * are held only then: to wait for the lock may take long, where its owner
+     * waits for a full pipe that is our standard output. */
     (void)pthread_mutex_lock(&server->lock);
+    hold_stop_signals(SIG_BLOCK);
     error = pthread_create(&client->thread, &server->thread_attributes, serve,
                            client);
-    (void)pthread_mutex_unlock(&server->lock);
     hold_stop_signals(SIG_UNBLOCK);
+    (void)pthread_mutex_unlock(&server->lock);
     return error;
 }
 
@@ -1076,7 +1088,7 @@ int main(int argc, char **argv)
     (void)printf("Server Started ...\n");
     listen_for_clients(&server);
     say_where(&server);
-    handle_signals(server.socket);
+    handle_signals(&server);
 
     if (server.options.datagrams)
         answer_datagrams(&server);
@@ -1084,6 +1096,7 @@ int main(int argc, char **argv)
         accept_clients(&server);
 
     unlink_path(&server);
+    atomic_store(&owner, NULL);
     (void)close(server.socket);
     see_clients_off(&server);
     (void)printf("Server Stopped.\n");

@@ -1,0 +1,303 @@
+#!/usr/bin/python3
+"""Nothing left: descriptors, threads, memory, backlog, and somewhere to write.
+
+Who can't be served is told so, who is served notices nothing, and when there is
+room again everybody is served at once.
+
+    tests/exhaustion.py [NAME...]
+"""
+
+import contextlib
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from victim import (PLAIN, Server, Skip, check, converse, eventually, ping, receive_all, run,
+                    scratch)
+
+F_SETPIPE_SZ = 1031
+NOBODY = 65534
+
+
+def sip(client):
+    """What a client that was turned away could read."""
+    try:
+        return receive_all(client)
+    except ConnectionResetError:
+        return b"reset"
+
+
+def full_service_within_a_second(server):
+    began = time.monotonic()
+    server.serves()
+    took = time.monotonic() - began
+    check(took < 1, "service came back after", took, "s")
+
+
+def test_descriptors():
+    """20 descriptors, 200 clients: the first ten are served, the others wait or
+    are told; nobody is harmed, and the processor rests."""
+    with Server(limits=[(resource.RLIMIT_NOFILE, 20)]) as server:
+        server.log.wait_for(rb"at most 10 clients")
+        rest = server.at_rest()
+        clients = [server.connect() for _ in range(200)]
+        for client in clients[:10]:
+            ping(client)
+        for client in clients[10:14]:
+            came = sip(client)
+            check(came in (b"Too many clients, limit 10\n", b"reset"), "turned away with", came)
+        for client in clients[:10]:
+            ping(client)
+        for client in clients:
+            client.close()
+        full_service_within_a_second(server)
+        server.comes_to_rest(rest)
+        server.stop()
+
+
+def test_descriptors_gone_in_accept():
+    """More descriptors were inherited than the server knows of, so that accept()
+    itself finds none: one line, no busy loop, and on when there is one."""
+    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(15)]
+    for descriptor in taken:
+        os.set_inheritable(descriptor, True)
+    program = os.path.join(os.environ.get("PROGRAMS", "."), "server")
+    process = subprocess.Popen(
+        [program, "-p", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        close_fds=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 6, ) * 2))
+    try:
+        for descriptor in taken:
+            os.close(descriptor)
+        process.stdout.readline()
+        port = int(process.stdout.readline().split(b",")[0].rsplit(b":")[-1])
+        served = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(2)]
+        for client in served:
+            ping(client)
+        # Connections come until accept() fails.
+        others = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(20)]
+        line = process.stderr.readline()
+        check(line == b"Fail to connect, accept: Too many open files\n", line)
+
+        def cpu():
+            with open(f"/proc/{process.pid}/stat", encoding="ascii") as stat:
+                fields = stat.read().rsplit(")", 1)[1].split()
+            return int(fields[11]) + int(fields[12])
+
+        before = cpu()
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            for client in served:
+                ping(client)
+            time.sleep(0.05)  # the second itself is what is measured
+        check(not select.select([process.stderr], [], [], 0)[0], "said more than once")
+        check(cpu() - before < 20, "busy while out of descriptors:", cpu() - before, "% of a CPU")
+        for client in others + served[1:]:
+            client.close()
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            ping(client)
+        check(time.monotonic() - began < 1, "not served within a second")
+        ping(served[0])
+        served[0].close()
+        process.send_signal(signal.SIGTERM)
+        check(process.wait(5) == 0, "exit status")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def refused_without_thread(server):
+    """Connects until somebody gets no thread. Returns the clients served, and
+    the words."""
+    served = []
+    for _ in range(3000):
+        client = server.connect()
+        client.sendall(b"ping\n")
+        try:
+            words = client.recv(100)
+        except ConnectionResetError:
+            words = b"reset"
+        if words != b"pong\n":
+            client.close()
+            return served, words
+        served.append(client)
+    raise AssertionError("3000 clients, and a thread for each")
+
+
+def out_of_threads(**how):
+    with Server(**how) as server:
+        rest = server.at_rest()
+        served, words = refused_without_thread(server)
+        check(words in (b"No thread for you: Resource temporarily unavailable\n",
+                        b"No thread for you: Cannot allocate memory\n", b"reset"), words)
+        server.errors.wait_for(rb"^Connection from .* refused: No thread for you: ")
+        check(served, "nobody was served")
+        for client in served:
+            ping(client)
+        count = len(served)
+        for client in served:
+            client.close()
+        server.comes_to_rest(rest)
+        full_service_within_a_second(server)
+        server.stop()
+        return f"{count} clients fitted"
+
+
+def test_threads():
+    """A limit of threads, RLIMIT_NPROC, which binds everybody but root."""
+    if os.getuid() != 0:
+        raise Skip("another user's limit needs root")
+    program = os.path.abspath(os.path.join(os.environ.get("PROGRAMS", "."), "server"))
+    # The directories above may be closed to nobody.
+    place = scratch()
+    os.chmod(os.path.dirname(place), 0o755)
+    os.chmod(place, 0o755)
+    copy = os.path.join(place, "server")
+    subprocess.run(["cp", program, copy], check=True)
+    return out_of_threads(user=NOBODY, limits=[(resource.RLIMIT_NPROC, 60)], program=copy)
+
+
+def test_memory():
+    """An address space of 64 MB: stacks are what takes it."""
+    if not PLAIN:
+        raise Skip("a sanitizer's shadow takes terabytes of address space")
+    return out_of_threads(limits=[(resource.RLIMIT_AS, 64 << 20)])
+
+
+def test_backlog():
+    """A server that is stopped in its tracks: the kernel completes handshakes
+    until the backlog is full. Whoever got in is served when it goes on."""
+    with Server() as server:
+        rest = server.at_rest()
+        os.kill(server.pid, signal.SIGSTOP)
+        clients = []
+        for _ in range(5000):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(server.address())
+            clients.append(client)
+        os.kill(server.pid, signal.SIGCONT)
+        served = 0
+        for client in clients:
+            client.settimeout(10)
+            client.sendall(b"ping\n")
+            ping_came = client.recv(5, socket.MSG_WAITALL)
+            check(ping_came == b"pong\n", "answered", ping_came)
+            served += 1
+            client.close()
+        full_service_within_a_second(server)
+        server.comes_to_rest(rest)
+        server.stop()
+        return f"{served} clients waited"
+
+
+def test_full_disk():
+    """Nothing that is logged can be written: /dev/full."""
+    for more in ((), ("-q",)):
+        with open("/dev/full", "wb") as full, Server(*more, stdout=full, stderr=full) as server:
+            rest = server.at_rest()
+            for _ in range(100):
+                with server.connect() as client:
+                    converse(client, b"foo\nping\nquit\n", b"Unsupported command: foo\npong\n")
+            server.comes_to_rest(rest)
+            server.stop()
+
+
+def test_closed_output():
+    """`>&- 2>&-`, and a pipe whose reader has left."""
+    program = os.path.join(os.environ.get("PROGRAMS", "."), "server")
+    path = os.path.join(scratch(), "socket")
+    process = subprocess.Popen(["sh", "-c", f"exec {program} -U {path} <&- >&- 2>&-"])
+    try:
+        eventually(lambda: os.path.exists(path), path)
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(10)
+                eventually(lambda: client.connect_ex(path) == 0, "a connection")
+                converse(client, b"foo\nping\nquit\n", b"Unsupported command: foo\npong\n")
+        process.send_signal(signal.SIGTERM)
+        check(process.wait(5) == 0, "exit status")
+    finally:
+        process.kill()
+        process.wait()
+
+    read, write = os.pipe()
+    with os.fdopen(write, "wb") as pipe, Server(stdout=pipe, stderr=pipe) as server:
+        os.close(read)
+        for _ in range(20):
+            server.serves()
+        server.stop()
+
+
+def test_full_pipe_quiet():
+    """-q: a pipe that is full and that nobody reads."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+    os.write(write, b"." * 4096)
+    with os.fdopen(write, "wb") as pipe, Server("-q", stdout=pipe) as server:
+        for _ in range(100):
+            with server.connect() as client:
+                converse(client, b"foo\nping\nquit\n", b"Unsupported command: foo\npong\n")
+        server.stop()
+    os.close(read)
+
+
+def test_full_pipe_stop():
+    """Without -q such a pipe makes the server wait, like any program. But it
+    stops in time all the same, and takes its socket file along. Which thread
+    waits for the pipe, and with which locks, is a matter of luck: so sixteen
+    servers, half of them with a signal of each kind."""
+    place = scratch()
+    with contextlib.ExitStack() as everything:
+        servers = [stuck_server(everything, os.path.join(place, f"socket{turn}"))
+                   for turn in range(16)]
+        began = time.monotonic()
+        for turn, server in enumerate(servers):
+            server.process.send_signal((signal.SIGTERM, signal.SIGINT)[turn % 2])
+        for server in servers:
+            check(server.process.wait(30) == 0, "exit status", server.process.returncode)
+        took = time.monotonic() - began
+        check(took < 5, "the stop took", took, "s")
+        check(not os.listdir(place), "left:", os.listdir(place))
+
+
+def stuck_server(everything, path):
+    """A server that waits for a pipe, with clients that wait for it."""
+    read, write = os.pipe()
+    everything.callback(os.close, read)
+    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+    with os.fdopen(write, "wb") as pipe:
+        server = everything.enter_context(Server("-U", path, stdout=pipe))
+    for number in range(120):
+        client = everything.enter_context(socket.socket(socket.AF_UNIX))
+        client.setblocking(False)
+        if client.connect_ex(path) == 0:
+            with contextlib.suppress(OSError):
+                client.send(b"quit\n")
+        if number % 3:
+            client.close()
+    eventually(lambda: waits_in(server.pid, "pipe_write"), "a full pipe")
+    return server
+
+
+def waits_in(pid, place):
+    """True if a thread waits in a function of the kernel named so."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as wchan:
+                if place in wchan.read():
+                    return True
+    return False
+
+
+if __name__ == "__main__":
+    run(globals(), sys.argv[1:])

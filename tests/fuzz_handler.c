@@ -1,0 +1,438 @@
+/*
+ * fuzz_handler.c - any bytes, cut in any way, against the handler; a libFuzzer
+ * target (https://llvm.org/docs/LibFuzzer.html).
+ *
+ * The oracle is model(): the protocol read off design's table, with the whole
+ * input in hand at once, so that it knows nothing of segments, buffers or
+ * states. What the handler sends must be the same, to the byte, however the
+ * input was cut and however few bytes each send() took.
+ *
+ * An input is a text, so that the corpus can be written in an editor:
+ *
+ *     eAZ        how the conversation ends, and how it is cut
+ *     ping       from here on what the client sends, to the byte
+ *     quit
+ *
+ * The first byte of the first line is one of ENDS below; each of the others is
+ * the size of a segment, or of what one send() takes: see size_of(). They are
+ * used round and round.
+ *
+ * The handler is the object that the server is made of. Its system calls are
+ * caught by the linker (--wrap): no kernel, no waiting, and a clock of our own.
+ * With -DREPLAY the program has a main() that runs the files that it is given,
+ * and many variations of each: for machines and compilers without libFuzzer.
+ */
+#include "handler.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define IDLE_SECONDS 7
+#define TOO_LONG "Line too long, limit 4096 bytes\n"
+#define TIMED_OUT "Timed out after 7 seconds\n"
+
+/* End of file, reset, idle too long, the server's stop; the client hangs up
+ * while we send; it does not read, with a limit. */
+#define ENDS "ertshn"
+
+/* A growing piece of text. */
+struct text {
+    char *bytes;
+    size_t length;
+    size_t room;
+};
+
+static struct text input, sent, shown, expected;
+static const uint8_t *sizes;
+static size_t size_count;
+static size_t next_size;
+static size_t taken;           /* of the input, by recv() */
+static size_t unsupported;     /* how many the model saw */
+static size_t room_left;       /* what the client still takes, if it stops */
+static char end;
+static bool was_shut_down;
+static long long clock_ms;
+static atomic_bool stopping;
+
+static void add(struct text *text, const char *bytes, size_t length)
+{
+    if (text->length + length >= text->room) {
+        text->room = 2 * (text->length + length) + 1;
+        text->bytes = realloc(text->bytes, text->room);
+        if (text->bytes == NULL)
+            abort();
+    }
+    memcpy(text->bytes + text->length, bytes, length);
+    text->length += length;
+}
+
+static void add_words(struct text *text, const char *words)
+{
+    add(text, words, strlen(words));
+}
+
+static _Noreturn void wrong(const char *what)
+{
+    (void)fprintf(stderr, "\nwrong: %s (end %c, %zu bytes of input)\n", what,
+                  end, input.length);
+    (void)fprintf(stderr, "expected %zu bytes, came %zu, shown %zu\n",
+                  expected.length, sent.length, shown.length);
+    abort();
+}
+
+/* ---- The model --------------------------------------------------------------
+ */
+
+static void model_word(const char *word, size_t length)
+{
+    char byte[8];
+
+    for (size_t i = 0; i < length && i < 64; i++) {
+        int value = (unsigned char)word[i];
+
+        (void)snprintf(byte, sizeof byte,
+                       value >= 33 && value <= 126 ? "%c" : "\\x%02x", value);
+        add_words(&expected, byte);
+    }
+    if (length > 64)
+        add_words(&expected, "...");
+}
+
+/* One line, its end not included. False after quit. */
+static bool model_line(const char *line, size_t length)
+{
+    static const char white[] = " \t\r\v\f";
+    size_t word = 0;
+
+    if (length > 4095) {
+        add_words(&expected, TOO_LONG);
+        return true;
+    }
+    while (length > 0 && memchr(white, line[length - 1], 5))
+        length--;
+    while (length > 0 && memchr(white, *line, 5)) {
+        line++;
+        length--;
+    }
+    while (word < length && line[word] != ' ')
+        word++;
+    if (length == 0)
+        return true;
+    if (word == 4 && strncmp(line, "quit", 4) == 0)
+        return false;
+    if (word == 4 && strncmp(line, "ping", 4) == 0) {
+        add_words(&expected, "pong");
+    } else if (word == 4 && strncmp(line, "echo", 4) == 0) {
+        if (length > 5)
+            add(&expected, line + 5, length - 5);
+    } else {
+        add_words(&expected, "Unsupported command: ");
+        model_word(line, word);
+        unsupported++;
+    }
+    add_words(&expected, "\n");
+    return true;
+}
+
+/* What the client is owed for all of the input. */
+static void model(void)
+{
+    const char *line = input.bytes;
+    size_t left = input.length;
+    const char *newline;
+
+    expected.length = 0;
+    unsupported = 0;
+    while (left > 0 && (newline = memchr(line, '\n', left)) != NULL) {
+        size_t length = (size_t)(newline - line);
+
+        if (!model_line(line, length))
+            return;
+        line += length + 1;
+        left -= length + 1;
+    }
+    /* Only end of file makes a request of an unfinished line; but one that is
+     * too long already is told so. */
+    if (left > 0 && (end == 'e' || end == 'h' || end == 'n' || left > 4095))
+        if (!model_line(line, left))
+            return;
+    if (end == 't')
+        add_words(&expected, TIMED_OUT);
+}
+
+/* ---- The kernel, as the handler sees it -------------------------------------
+ */
+
+/* 1 to 16, doubled up to seven times: 'A' is 2 << 4. Bytes over 127 interrupt
+ * first. */
+static uint8_t next_byte(void)
+{
+    return size_count ? sizes[next_size++ % size_count] : 0x7f;
+}
+
+static size_t size_of(uint8_t byte)
+{
+    return ((byte & 15u) + 1u) << (byte >> 4 & 7);
+}
+
+static size_t least(size_t one, size_t other)
+{
+    return one < other ? one : other;
+}
+
+ssize_t __wrap_recv(int socket, void *buffer, size_t size, int flags);
+ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags);
+int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
+int __wrap_shutdown(int socket, int how);
+int __wrap_setsockopt(int socket, int level, int option, const void *value,
+                      socklen_t length);
+int __wrap_clock_gettime(clockid_t id, struct timespec *now);
+
+ssize_t __wrap_recv(int socket, void *buffer, size_t size, int flags)
+{
+    uint8_t byte = next_byte();
+    size_t count = least(least(size_of(byte), size), input.length - taken);
+
+    (void)socket;
+    (void)flags;
+    if (size == 0)
+        wrong("recv() without room");
+    if (byte > 127 && (next_size & 1)) {
+        errno = EINTR;
+        return -1;
+    }
+    if (count > 0) {
+        memcpy(buffer, input.bytes + taken, count);
+        taken += count;
+        return (ssize_t)count;
+    }
+    if (was_shut_down || end == 'e' || end == 'h' || end == 'n')
+        return 0;
+    if (end == 's')
+        atomic_store(&stopping, true);
+    errno = end == 's' ? EINTR : end == 't' ? EAGAIN : ECONNRESET;
+    return -1;
+}
+
+ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags)
+{
+    uint8_t byte = next_byte();
+    size_t part = least(size_of(byte), count);
+
+    (void)socket;
+    (void)flags;
+    if (was_shut_down)
+        wrong("send() after shutdown()");
+    clock_ms++;
+    if (byte > 127 && (next_size & 1)) {
+        errno = byte & 1 ? EINTR : EAGAIN;
+        return -1;
+    }
+    if (end == 'h' || end == 'n') {
+        part = least(part, room_left);
+        if (part == 0) {
+            clock_ms += 250;
+            errno = end == 'h' ? EPIPE : EAGAIN;
+            return -1;
+        }
+        room_left -= part;
+    }
+    add(&sent, bytes, part);
+    return (ssize_t)part;
+}
+
+int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    (void)timeout;
+    clock_ms++;
+    for (nfds_t i = 0; i < count; i++)
+        fds[i].revents = fds[i].events;
+    return (int)count;
+}
+
+int __wrap_shutdown(int socket, int how)
+{
+    (void)socket;
+    if (how != SHUT_WR || was_shut_down)
+        wrong("shutdown()");
+    was_shut_down = true;
+    return 0;
+}
+
+int __wrap_setsockopt(int socket, int level, int option, const void *value,
+                      socklen_t length)
+{
+    (void)socket;
+    (void)level;
+    (void)option;
+    (void)value;
+    (void)length;
+    return 0;
+}
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *now)
+{
+    (void)id;
+    now->tv_sec = (time_t)(clock_ms / 1000);
+    now->tv_nsec = (long)(clock_ms % 1000) * 1000000;
+    return 0;
+}
+
+static ssize_t show(void *cookie, const char *bytes, size_t length)
+{
+    (void)cookie;
+    add(&shown, bytes, length);
+    return (ssize_t)length;
+}
+
+/* ---- The comparison ---------------------------------------------------------
+ */
+
+/* The screen: whole lines, printable, each in the words of the contract, and no
+ * more of them than the client sent bytes, and 1 KB. */
+static void check_screen(void)
+{
+    static const char line_start[] = "Unsupported command: ";
+    static const char note_start[] = "Unsupported commands not shown: ";
+    size_t lines = 0;
+    size_t note = 0;
+    size_t note_bytes = 0;
+    const char *line = shown.bytes;
+    const char *last = shown.bytes + shown.length;
+
+    while (line < last) {
+        const char *newline = memchr(line, '\n', (size_t)(last - line));
+
+        if (newline == NULL)
+            wrong("an unfinished line on the screen");
+        if (strncmp(line, line_start, sizeof line_start - 1) == 0) {
+            lines++;
+        } else if (strncmp(line, note_start, sizeof note_start - 1) == 0) {
+            note = strtoul(line + sizeof note_start - 1, NULL, 10);
+            note_bytes = (size_t)(newline - line) + 1;
+        } else {
+            wrong("a strange line on the screen");
+        }
+        for (; line < newline; line++)
+            if (*line < ' ' || *line > '~')
+                wrong("an unprintable byte on the screen");
+        line++;
+    }
+    if (shown.length - note_bytes > taken + 1024)
+        wrong("more on the screen than the client sent");
+    if (end != 'h' && end != 'n' && lines + note != unsupported)
+        wrong("the count of unsupported commands");
+}
+
+/* What was owed is what was sent; to a client that does not take it, the
+ * beginning of that. */
+static void check_replies(void)
+{
+    bool all = end != 'h' && end != 'n';
+
+    if (all ? sent.length != expected.length : sent.length > expected.length)
+        wrong("the length of the replies");
+    if (sent.length > 0 &&
+        memcmp(sent.bytes, expected.bytes, sent.length) != 0)
+        wrong("the replies");
+    if ((end == 't' || end == 's') && !was_shut_down)
+        wrong("an end without shutdown()");
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static FILE *screen;
+    const uint8_t *newline = size ? memchr(data, '\n', size) : NULL;
+    struct terms terms = {.stopping = &stopping};
+
+    if (newline == NULL || newline == data)
+        return 0;
+    end = strchr(ENDS, data[0]) && data[0] ? (char)data[0]
+                                           : ENDS[data[0] % strlen(ENDS)];
+    sizes = data + 1;
+    size_count = (size_t)(newline - sizes);
+    next_size = 0;
+    input.length = sent.length = shown.length = taken = 0;
+    add(&shown, "", 0);
+    add(&input, (const char *)newline + 1, size - (size_t)(newline + 1 - data));
+    room_left = input.length / 2;
+    was_shut_down = false;
+    atomic_store(&stopping, false);
+    model();
+
+    if (screen == NULL)
+        screen = fopencookie(NULL, "w", (cookie_io_functions_t){.write = show});
+    if (screen == NULL)
+        abort();
+    terms.screen = screen;
+    terms.idle_seconds = end == 't' || end == 'n' ? IDLE_SECONDS : 0;
+    converse(3, &terms);
+    (void)fflush(screen);
+    check_replies();
+    check_screen();
+    return 0;
+}
+
+#ifdef REPLAY
+/* A generator of our own: the same numbers on every machine. */
+static uint32_t random_state = 2463534242u;
+
+static uint32_t random_below(uint32_t limit)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    random_state ^= random_state << 5;
+    return random_state % limit;
+}
+
+/* Each file as it is, then with other ends, other cuts and spoiled bytes. */
+static void replay(const char *path, int variations)
+{
+    static uint8_t whole[1 << 16];
+    FILE *file = fopen(path, "rb");
+    size_t size;
+
+    if (file == NULL) {
+        perror(path);
+        exit(EXIT_FAILURE);
+    }
+    size = fread(whole, 1, sizeof whole, file);
+    (void)fclose(file);
+    (void)LLVMFuzzerTestOneInput(whole, size);
+    for (int i = 0; i < variations && size > 1; i++) {
+        uint8_t *copy = malloc(size);
+
+        if (copy == NULL)
+            abort();
+        memcpy(copy, whole, size);
+        copy[0] = (uint8_t)ENDS[random_below(sizeof ENDS - 1)];
+        for (size_t at = 1; at < size && copy[at] != '\n'; at++)
+            copy[at] = (uint8_t)(11 + random_below(240));
+        if (i % 4 == 0)
+            copy[random_below((uint32_t)size)] = (uint8_t)random_below(256);
+        (void)LLVMFuzzerTestOneInput(copy, size);
+        free(copy);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    enum { VARIATIONS = 2000 };
+
+    for (int i = 1; i < argc; i++)
+        replay(argv[i], VARIATIONS);
+    (void)printf("%d files in %d variations each: the handler and the model "
+                 "agree\n",
+                 argc - 1, VARIATIONS);
+    return argc > 1 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+#endif

@@ -1,0 +1,48 @@
+# Faults, hostile input and load: tests/README.md says what each part does.
+#
+#     make torture                 all of it, in about seven minutes
+#     make fuzz FUZZ_SECONDS=600   one part, longer
+#     make faults ONLY=accept      tests of one part, by name
+
+FUZZ_SECONDS = 60
+TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
+
+.PHONY: fuzz exhaustion
+
+# ---- Fuzzing ----
+
+# libFuzzer comes with clang. Of the seconds the handler gets most.
+FUZZERS = handler
+FUZZ = build/fuzz
+FUZZ_CC = clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fno-omit-frame-pointer \
+    -fno-sanitize-recover=all
+FUZZ_WRAP_handler = recv send poll shutdown setsockopt clock_gettime
+FUZZ_SECONDS_handler = $(FUZZ_SECONDS)
+
+wrapped = $(if $(1),$(subst $() ,$(comma),-Wl $(1:%=--wrap=%)))
+
+fuzz: $(FUZZERS:%=fuzz-%) ## fuzz the handler, the client and the options
+
+fuzz-%: $(FUZZ)/%
+	@mkdir -p $(FUZZ)/corpus/$*
+	@$(FUZZ)/$* -max_len=9216 -max_total_time=$(FUZZ_SECONDS_$*) \
+	    -artifact_prefix=$(FUZZ)/ -print_final_stats=1 -verbosity=0 \
+	    $(FUZZ)/corpus/$* tests/corpus/$* 2>$(FUZZ)/$*.log || \
+	    { tail -40 $(FUZZ)/$*.log; echo 'fuzz $*: 0 passed, 1 failed, 0 skipped'; exit 1; }
+	@printf 'fuzz $*: 1 passed, 0 failed, 0 skipped, %s executions\n' \
+	    "$$(sed -n 's/.*executed_units: *//p' $(FUZZ)/$*.log)"
+
+$(FUZZ)/handler.o: handler.c handler.h
+	@mkdir -p $(@D)
+	$(SHORT) 'clang -c $<'
+	$(Q)$(FUZZ_CC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
+
+$(FUZZ)/%: tests/fuzz_%.c $(FUZZ)/handler.o server.c client.c
+	$(SHORT) 'clang -o $@ $<'
+	$(Q)$(FUZZ_CC) $(WARNINGS) -fsanitize=fuzzer,address,undefined -o $@ $< \
+	    $(FUZZ)/handler.o -pthread $(call wrapped,$(FUZZ_WRAP_$*))
+
+# ---- Nothing left ----
+
+exhaustion: all ## run out of descriptors, threads, memory and output
+	@$(TORTURE) tests/exhaustion.py $(ONLY)
