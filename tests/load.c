@@ -68,6 +68,7 @@ struct options {
     bool datagrams;
     bool redis; /* the server is redis, which says +PONG where ours says pong */
     unsigned connections;
+    unsigned silent; /* more of them, that ping once and then say nothing */
     unsigned depth;
     unsigned bytes;
     double seconds;
@@ -568,8 +569,20 @@ static void on_event(struct load *load, struct line *line)
         on_reply(load, line);
 }
 
+/* Connects, and waits for the first reply: then the server's thread is there.
+ */
+static void greet(struct load *load, struct line *line)
+{
+    open_line(load, line);
+    ask(load, line, now());
+    while (!receive(load, line))
+        continue;
+}
+
 static void begin(struct load *load)
 {
+    for (unsigned i = 0; i < load->options.silent; i++)
+        greet(load, &load->lines[load->options.connections + i]);
     if (load->options.mode != CHURN)
         open_lines(load);
     load->before = look_at_server(load);
@@ -634,10 +647,7 @@ static void hold(struct load *load)
     for (unsigned i = 0; i < load->options.connections; i++) {
         struct line *line = &load->lines[i];
 
-        open_line(load, line);
-        ask(load, line, now());
-        while (!receive(load, line))
-            continue;
+        greet(load, line);
         record(&load->latencies, now() - line->asked, 1);
         show_progress(load, now());
     }
@@ -677,20 +687,22 @@ static void print_csv(const struct load *load)
     double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
 
     (void)printf(
-        "mode,transport,connections,depth,bytes,seconds,replies,per_second,"
+        "mode,transport,connections,silent,depth,bytes,seconds,replies,per_"
+        "second,"
         "lost,p50_us,p90_us,p99_us,p999_us,max_us,user_us,system_us,waits,"
         "preempted,rss_kb,rss_kb_per_client,threads,kernel_stack_kb_per_client"
         "\n");
-    (void)printf("%s,%s,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
-                 mode_names[options->mode],
-                 options->datagrams ? "udp"
-                 : options->path    ? "unix"
-                                    : "tcp",
-                 options->connections, options->depth, options->bytes, seconds,
-                 latencies->total, (double)latencies->total / seconds,
-                 load->lost, quantile(latencies, 500), quantile(latencies, 900),
-                 quantile(latencies, 990), quantile(latencies, 999),
-                 (double)latencies->longest / 1000);
+    (void)printf(
+        "%s,%s,%u,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
+        mode_names[options->mode],
+        options->datagrams ? "udp"
+        : options->path    ? "unix"
+                           : "tcp",
+        options->connections, options->silent, options->depth, options->bytes,
+        seconds, latencies->total, (double)latencies->total / seconds,
+        load->lost, quantile(latencies, 500), quantile(latencies, 900),
+        quantile(latencies, 990), quantile(latencies, 999),
+        (double)latencies->longest / 1000);
     (void)printf("%.3f,%.3f,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
                  per_reply_us(load, load->after.user_seconds -
                                         load->before.user_seconds),
@@ -746,6 +758,8 @@ static void print_table(const struct load *load)
         (void)printf(", %u requests in a segment", options->depth);
     if (options->mode == ECHO)
         (void)printf(", %u bytes", options->bytes);
+    if (options->silent > 0)
+        (void)printf(", beside %u silent ones", options->silent);
     (void)printf("\nreplies      %lu in %.2f s, %.0f per second\n",
                  latencies->total, seconds, (double)latencies->total / seconds);
     if (options->datagrams)
@@ -763,7 +777,8 @@ static void print_table(const struct load *load)
 
 static const char usage[] =
     "usage: load [-cru] [-n connections] [-t seconds] [-d depth] [-s bytes]\n"
-    "            [-P pid] mode [address [port]]      (127.0.0.1 1208)\n"
+    "            [-i idle] [-P pid] mode [address [port]]      (127.0.0.1 "
+    "1208)\n"
     "       load [options] -U path mode\n";
 
 static const char help[] =
@@ -776,6 +791,7 @@ static const char help[] =
     "  -c    CSV instead of a table\n"
     "  -d    requests in a segment, 1 to 1000 (64)\n"
     "  -h    show this help\n"
+    "  -i    idle connections beside them, pinged once (0)\n"
     "  -n    connections (16)\n"
     "  -P    look at this process, the server, too: processor time, context\n"
     "        switches, memory\n"
@@ -842,6 +858,8 @@ static void read_operands(struct options *options, char **operands)
         misuse(*operands, "one operand too many");
     if (options->datagrams && (options->mode != RR || options->path != NULL))
         misuse("-u", "goes with rr and with an address only");
+    if (options->silent > 0 && (options->datagrams || options->mode == IDLE))
+        misuse("-i", "goes with connections that are not idle themselves");
     if (options->redis && options->mode == ECHO)
         misuse("-r", "redis has an echo of another form");
     if (options->mode != PIPE)
@@ -860,7 +878,7 @@ static struct options read_options(int argc, char **argv)
                               .port = "1208"};
     int letter;
 
-    while ((letter = getopt(argc, argv, ":cd:hn:P:rs:t:U:u")) != -1) {
+    while ((letter = getopt(argc, argv, ":cd:hi:n:P:rs:t:U:u")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
@@ -873,6 +891,9 @@ static struct options read_options(int argc, char **argv)
         case 'h':
             (void)printf("%s%s", usage, help);
             exit(EXIT_SUCCESS);
+        case 'i':
+            options.silent = whole_number("-i", optarg, CONNECTIONS_MAXIMUM);
+            break;
         case 'n':
             options.connections =
                 whole_number("-n", optarg, CONNECTIONS_MAXIMUM);
@@ -981,12 +1002,14 @@ static void allow_descriptors(unsigned connections)
 int main(int argc, char **argv)
 {
     static struct load load;
+    unsigned connections;
 
     load.options = read_options(argc, argv);
     name_server(&load);
     write_request(&load);
-    allow_descriptors(load.options.connections);
-    load.lines = calloc(load.options.connections, sizeof *load.lines);
+    connections = load.options.connections + load.options.silent;
+    allow_descriptors(connections);
+    load.lines = calloc(connections, sizeof *load.lines);
     load.epoll = epoll_create1(0);
     if (load.lines == NULL || load.epoll < 0)
         fail("start: %s", strerror(errno));
