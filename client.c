@@ -103,8 +103,22 @@ static bool is_quit(const struct follower *follower)
 static bool follow(struct follower *follower, const char *bytes, size_t count)
 {
     const char *end = bytes + count;
+    const char *last_line = end;
     bool quit = false;
 
+    /* Most input has no 'q' anywhere. Then no line of it is `quit`, and all
+     * that must be kept is the last one, which may go on. A million lines are
+     * passed over so, where parse() would take as long as to send them. */
+    if (memchr(bytes, 'q', count) == NULL &&
+        memchr(follower->line, 'q', follower->length) == NULL) {
+        while (last_line > bytes && last_line[-1] != '\n')
+            last_line--;
+        if (last_line > bytes) {
+            follower->length = 0;
+            follower->too_long = false;
+            bytes = last_line;
+        }
+    }
     while (bytes < end) {
         const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
         size_t part = (size_t)((newline ? newline : end) - bytes);

@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A client's stack. A conversation needs 60 KB of it at most; glibc would
+/* A client's stack. A conversation needs 20 KB of it at most; glibc would
  * reserve 8 MB (`ulimit -s`), and 20,000 times that is more than some kernels
  * promise. Only pages that were touched take memory. Sanitizers need more. */
 #ifndef THREAD_STACK_BYTES
@@ -85,6 +85,7 @@ struct client {
     struct server *server;
     struct client *next_free;
     pthread_t thread;
+    bool running;          /* `thread` has started, and set its number */
     int socket;            /* -1: the place is free */
     bool turned_away;      /* there was no room: it is only told so */
     char name[NAME_BYTES]; /* as the log calls it */
@@ -543,6 +544,7 @@ static void leave_place(struct client *client)
         (void)printf("Connection from %s closed.\n", client->name);
     *(client->turned_away ? &server->turning_away : &server->connected) -= 1;
     client->socket = -1;
+    client->running = false;
     client->next_free = server->free;
     server->free = client;
     if (server->connected + server->turning_away == 0)
@@ -562,6 +564,13 @@ static void *serve(void *argument)
     struct client *client = argument;
     struct server *server = client->server;
 
+    /* pthread_create() stores the same number for its caller, but when is up to
+     * it: the client may have left, and the place be somebody else's. */
+    (void)pthread_mutex_lock(&server->lock);
+    client->thread = pthread_self();
+    client->running = true;
+    (void)pthread_mutex_unlock(&server->lock);
+
     if (client->turned_away) {
         char words[64];
 
@@ -580,18 +589,12 @@ static void *serve(void *argument)
 static int start_thread(struct client *client)
 {
     struct server *server = client->server;
+    pthread_t thread;
     int error;
 
-    /* Under the lock, so that the thread can't leave its place, and somebody
-     * else take it, before pthread_create() has stored client->thread. Signals
-     * are held only then: to wait for the lock may take long, where its owner
-     * waits for a full pipe that is our standard output. */
-    (void)pthread_mutex_lock(&server->lock);
     hold_stop_signals(SIG_BLOCK);
-    error = pthread_create(&client->thread, &server->thread_attributes, serve,
-                           client);
+    error = pthread_create(&thread, &server->thread_attributes, serve, client);
     hold_stop_signals(SIG_UNBLOCK);
-    (void)pthread_mutex_unlock(&server->lock);
     return error;
 }
 
@@ -850,7 +853,7 @@ static void see_clients_off(struct server *server)
         if (server->connected + server->turning_away == 0)
             break;
         for (size_t i = 0; i < server->touched; i++)
-            if (server->places[i].socket >= 0)
+            if (server->places[i].running)
                 (void)pthread_kill(server->places[i].thread, SIGURG);
         (void)clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += STOP_ROUND_MS * 1000000L;
