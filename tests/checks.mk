@@ -4,7 +4,7 @@ C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h lab-notes/*.c)
 SCRIPTS = .ci/run $(wildcard tests/*.sh)
 
 .PHONY: warnings musl sanitizers memcheck helgrind tidy cppcheck format \
-    format-check shellcheck lint coverage
+    format-check shellcheck lint coverage readme
 
 lint: warnings tidy cppcheck format-check shellcheck ## all that reads the code: compilers, linters, formatters
 
@@ -71,3 +71,6 @@ coverage: ## line coverage of the three sources by the suites, 90 % or more
 	@gcovr --root . --object-directory build/coverage --filter server.c \
 	    --filter handler.c --filter client.c --gcov-ignore-parse-errors \
 	    --fail-under-line $(COVERAGE_LEAST) $(GCOVR_FLAGS)
+
+readme: ## type the session in README.md, as a student would
+	@python3 tests/labs.py README.md
