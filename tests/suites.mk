@@ -2,7 +2,7 @@
 #
 #     make test SUITES=server TESTS='many_clients'
 
-SUITES = handler server client
+SUITES += handler server client
 TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
 SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
 
