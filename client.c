@@ -71,8 +71,7 @@ struct connection {
 static char own_directory[128];
 static char own_path[sizeof own_directory + sizeof "/client"];
 
-/* ---- Errors ----------------------------------------------------------------
- */
+/* ---- Errors ------------------------------------------------------------- */
 
 /* One line of reason, and exit 1. A failed client has nothing to finish. */
 static _Noreturn void fail(const struct connection *connection,
@@ -83,8 +82,7 @@ static _Noreturn void fail(const struct connection *connection,
     exit(EXIT_FAILURE);
 }
 
-/* ---- From standard input to the server --------------------------------------
- */
+/* ---- From standard input to the server ---------------------------------- */
 
 /* Follows what is sent line by line, however read(2) cuts it, to know whether
  * the server was asked to quit: then its hanging up is a good end. */
@@ -205,8 +203,7 @@ static void *send_input(void *argument)
     return NULL;
 }
 
-/* ---- From the server to standard output -------------------------------------
- */
+/* ---- From the server to standard output --------------------------------- */
 
 static void write_output(const char *bytes, size_t count)
 {
@@ -286,8 +283,7 @@ static int converse_with_server(struct connection *connection)
     return receive_output(connection);
 }
 
-/* ---- Datagrams (-u)
- * ----------------------------------------------------------- */
+/* ---- Datagrams (-u) ----------------------------------------------------- */
 
 /* A line longer than any datagram: it is not sent, and the next ones are. */
 static void skip_line(struct connection *connection)
@@ -526,8 +522,7 @@ static void bind_own_path(struct connection *connection)
     (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-/* ---- Connecting
- * ------------------------------------------------------------------ */
+/* ---- Connecting --------------------------------------------------------- */
 
 /* An address in the two parts that a person knows: "::1" and "1208". */
 struct endpoint {
@@ -669,8 +664,7 @@ static void connect_to_host(struct connection *connection)
     fail_after(connection, "connect");
 }
 
-/* ---- Options
- * ------------------------------------------------------------------------ */
+/* ---- Options ------------------------------------------------------------ */
 
 static const char usage[] =
     "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)\n"
@@ -762,8 +756,7 @@ static struct options read_options(int argc, char **argv)
     return options;
 }
 
-/* ---- The start
- * ---------------------------------------------------------------------- */
+/* ---- The start ---------------------------------------------------------- */
 
 /* With standard input closed (`<&-`) the socket would become descriptor 0, and
  * the client would send the server's own replies back to it. */

@@ -72,8 +72,7 @@ struct conversation {
     char buffer[LINE_LIMIT + OUTPUT_LIMIT];
 };
 
-/* ---- Requests and replies: pure functions, bytes in and bytes out ----------
- */
+/* ---- Requests and replies: pure functions, bytes in and bytes out ------- */
 
 /* isspace(3) without '\n', which ends a line and so is never inside one, and
  * without the locale, in which other bytes could be spaces. */
@@ -169,8 +168,7 @@ size_t compose(struct request request, char *reply)
     return length;
 }
 
-/* ---- From the input buffer to the output buffer -----------------------------
- */
+/* ---- From the input buffer to the output buffer ------------------------- */
 
 /* Shows an unsupported command on the server's screen, in the same words as to
  * the client, while the client has credit: it earns a byte of screen with each
@@ -246,8 +244,7 @@ static void answer_lines(struct conversation *talk)
         memmove(talk->buffer, line, talk->input_length);
 }
 
-/* ---- The socket
- * -------------------------------------------------------------- */
+/* ---- The socket --------------------------------------------------------- */
 
 /* A clock that nobody can set: CLOCK_REALTIME jumps when the date is put
  * right, and a deadline measured with it may never come. */
@@ -385,8 +382,7 @@ void refuse(int socket, const char *words, int patience_ms)
         hang_up(socket, patience_ms);
 }
 
-/* ---- The conversation
- * --------------------------------------------------------- */
+/* ---- The conversation --------------------------------------------------- */
 
 /* Lets recv() wait no longer than the idle limit, and send() come back often
  * enough to see it pass. Without a limit both wait for ever. */

@@ -120,8 +120,7 @@ static struct server *_Atomic owner; /* of a socket file, while there is one */
 
 static void unlink_path(const struct server *server);
 
-/* ---- Errors
- * ------------------------------------------------------------------ */
+/* ---- Errors ------------------------------------------------------------- */
 
 static _Noreturn void fail_to_start(const char *call, const char *where,
                                     const char *reason)
@@ -162,8 +161,7 @@ static void rest(bool *failing, const char *what, const char *call)
     pause_ms(EXHAUSTED_PAUSE_MS);
 }
 
-/* ---- The orderly stop, from the signal's side
- * --------------------------------- */
+/* ---- The orderly stop, from the signal's side --------------------------- */
 
 /* SIGINT and SIGTERM. If accept() is waiting it returns EINTR. If the signal
  * came a moment before accept() was called, EINTR alone would leave it waiting
@@ -242,8 +240,7 @@ static void handle_signals(struct server *server)
     hold_stop_signals(SIG_UNBLOCK);
 }
 
-/* ---- Names of addresses
- * --------------------------------------------------------- */
+/* ---- Names of addresses ------------------------------------------------- */
 
 /* An address in the two parts that a person knows: "::1" and "1208". */
 struct endpoint {
@@ -321,8 +318,7 @@ static void name_path(char *name, size_t size,
     name[i] = '\0';
 }
 
-/* ---- The listening socket
- * --------------------------------------------------------- */
+/* ---- The listening socket ----------------------------------------------- */
 
 /* True if the file at `path` is a socket that nobody answers: a server that was
  * killed left it. A live one takes the connection, or is too busy to (EAGAIN),
@@ -504,8 +500,7 @@ static void listen_for_clients(struct server *server)
     name_listening_socket(server);
 }
 
-/* ---- Who is connected
- * ---------------------------------------------------------------- */
+/* ---- Who is connected --------------------------------------------------- */
 
 /* A place for `socket`, or NULL if there is none, not even one to turn the
  * client away in. */
@@ -598,8 +593,7 @@ static int start_thread(struct client *client)
     return error;
 }
 
-/* ---- The accept loop
- * ------------------------------------------------------------------- */
+/* ---- The accept loop ---------------------------------------------------- */
 
 /* Names the client for the log and writes the line that shows its five-tuple,
  * ours first: [protocol, local address, local port, remote address, port].
@@ -711,8 +705,7 @@ static void accept_clients(struct server *server)
     }
 }
 
-/* ---- Datagrams (-u): no connections, so no accept() and no threads
- * ------------------------ */
+/* ---- Datagrams (-u): no connections, so no accept() and no threads ------ */
 
 /* Forged senders can make us write log lines for the price of one small packet.
  * So the log, errors included, grows no faster than what arrived, its headers
@@ -838,8 +831,7 @@ static void answer_datagrams(struct server *server)
         (void)printf("Datagrams not shown: %lu\n", log.unshown);
 }
 
-/* ---- The orderly stop, from the main thread's side
- * ------------------------------------------ */
+/* ---- The orderly stop, from the main thread's side ---------------------- */
 
 /* Wakes the clients' threads until all have left. Once is not enough: a thread
  * that looked at `stopping` just before it was set, and enters recv() just

@@ -53,9 +53,9 @@ static struct text input, sent, shown, expected;
 static const uint8_t *sizes;
 static size_t size_count;
 static size_t next_size;
-static size_t taken;           /* of the input, by recv() */
-static size_t unsupported;     /* how many the model saw */
-static size_t room_left;       /* what the client still takes, if it stops */
+static size_t taken;       /* of the input, by recv() */
+static size_t unsupported; /* how many the model saw */
+static size_t room_left;   /* what the client still takes, if it stops */
 static char end;
 static bool was_shut_down;
 static long long clock_ms;
@@ -87,8 +87,7 @@ static _Noreturn void wrong(const char *what)
     abort();
 }
 
-/* ---- The model --------------------------------------------------------------
- */
+/* ---- The model ---------------------------------------------------------- */
 
 static void model_word(const char *word, size_t length)
 {
@@ -167,8 +166,7 @@ static void model(void)
         add_words(&expected, TIMED_OUT);
 }
 
-/* ---- The kernel, as the handler sees it -------------------------------------
- */
+/* ---- The kernel, as the handler sees it --------------------------------- */
 
 /* 1 to 16, doubled up to seven times: 'A' is 2 << 4. Bytes over 127 interrupt
  * first. */
@@ -292,8 +290,7 @@ static ssize_t show(void *cookie, const char *bytes, size_t length)
     return (ssize_t)length;
 }
 
-/* ---- The comparison ---------------------------------------------------------
- */
+/* ---- The comparison ----------------------------------------------------- */
 
 /* The screen: whole lines, printable, each in the words of the contract, and no
  * more of them than the client sent bytes, and 1 KB. */
@@ -339,8 +336,7 @@ static void check_replies(void)
 
     if (all ? sent.length != expected.length : sent.length > expected.length)
         wrong("the length of the replies");
-    if (sent.length > 0 &&
-        memcmp(sent.bytes, expected.bytes, sent.length) != 0)
+    if (sent.length > 0 && memcmp(sent.bytes, expected.bytes, sent.length) != 0)
         wrong("the replies");
     if ((end == 't' || end == 's') && !was_shut_down)
         wrong("an end without shutdown()");
@@ -426,7 +422,9 @@ static void replay(const char *path, int variations)
 
 int main(int argc, char **argv)
 {
-    enum { VARIATIONS = 2000 };
+    enum {
+        VARIATIONS = 2000
+    };
 
     for (int i = 1; i < argc; i++)
         replay(argv[i], VARIATIONS);

@@ -29,8 +29,7 @@
 static pid_t running[MOST_PROGRAMS];
 static char directory[64];
 
-/* ---- Waiting ----------------------------------------------------------------
- */
+/* ---- Waiting ------------------------------------------------------------ */
 
 long long now_ms(void)
 {
@@ -66,8 +65,7 @@ int load(int count)
     return count > 0 ? count : 1;
 }
 
-/* ---- Programs
- * ---------------------------------------------------------------- */
+/* ---- Programs ----------------------------------------------------------- */
 
 static void remember(pid_t pid)
 {
@@ -266,8 +264,7 @@ int stop(struct program *program)
     return wait_for_end(program);
 }
 
-/* ---- Scratch
- * ------------------------------------------------------------------- */
+/* ---- Scratch ------------------------------------------------------------ */
 
 static int remove_entry(const char *path, const struct stat *status, int type,
                         struct FTW *place)
@@ -307,8 +304,7 @@ void clean_up(void)
     *directory = '\0';
 }
 
-/* ---- Sockets
- * --------------------------------------------------------------------- */
+/* ---- Sockets ------------------------------------------------------------ */
 
 static int connect_address(int family, const void *address, socklen_t length)
 {
@@ -427,8 +423,7 @@ char *receive_all(int socket, size_t *length)
     return NULL;
 }
 
-/* ---- /proc
- * -------------------------------------------------------------------------- */
+/* ---- /proc -------------------------------------------------------------- */
 
 int count_in_proc(pid_t pid, const char *name)
 {
@@ -457,8 +452,7 @@ bool becomes(pid_t pid, const char *name, int count)
     return true;
 }
 
-/* ---- Running
- * ------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------ */
 
 static bool is_wanted(const char *name, int argc, char **argv)
 {

@@ -22,8 +22,7 @@
 #define USAGE \
     "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)"
 
-/* ---- Helpers
- * ------------------------------------------------------------------- */
+/* ---- Helpers ------------------------------------------------------------ */
 
 static bool start_client(struct program *client, int port)
 {
@@ -103,8 +102,7 @@ static bool last_words(struct program *client, const char *line, int status)
     return next_line_is(client->errors, line) && wait_for_end(client) == status;
 }
 
-/* ---- Conversations
- * --------------------------------------------------------------- */
+/* ---- Conversations ------------------------------------------------------ */
 
 static void the_session(void)
 {
@@ -242,8 +240,7 @@ static void a_unix_domain_socket(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- Ends that are not good
- * ---------------------------------------------------------- */
+/* ---- Ends that are not good --------------------------------------------- */
 
 static void the_server_is_gone(void)
 {
@@ -403,8 +400,7 @@ static void turned_away(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- The standard descriptors
- * --------------------------------------------------------- */
+/* ---- The standard descriptors ------------------------------------------- */
 
 static void output_that_fails(void)
 {

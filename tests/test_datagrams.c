@@ -27,8 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- Sockets ---------------------------------------------------------------
- */
+/* ---- Sockets ------------------------------------------------------------ */
 
 static int datagram_socket(int family)
 {
@@ -141,8 +140,7 @@ static bool only_pong(int socket)
     return answered(socket, "ping", "pong\n");
 }
 
-/* ---- What the server says ---------------------------------------------------
- */
+/* ---- What the server says ----------------------------------------------- */
 
 static bool logs(struct program *server, const char *sender, const char *words)
 {
@@ -204,8 +202,7 @@ static void thaw(struct program *program)
     (void)kill(program->pid, SIGCONT);
 }
 
-/* ---- Requests and the log ---------------------------------------------------
- */
+/* ---- Requests and the log ----------------------------------------------- */
 
 static void requests_are_answered(void)
 {
@@ -391,8 +388,7 @@ static void the_log_grows_no_faster_than_the_input(void)
     (void)close(peer);
 }
 
-/* ---- Addresses --------------------------------------------------------------
- */
+/* ---- Addresses ---------------------------------------------------------- */
 
 static bool is_refused(const char *address, int port)
 {
@@ -517,8 +513,7 @@ static void options_for_clients_have_no_meaning(void)
     fails_to_start((const char *[]){"server", "-u", "-w", "3", NULL}, line, 2);
 }
 
-/* ---- Forged senders ---------------------------------------------------------
- */
+/* ---- Forged senders ----------------------------------------------------- */
 
 /* Only root may write a sender into an IP header. Says so, and in CI, where all
  * is to be run, fails. */
@@ -654,8 +649,7 @@ static void a_peer_that_is_gone_disturbs_nobody(void)
     stops_with(&server, "Server Stopped.\n", "");
 }
 
-/* ---- Unix domain datagrams --------------------------------------------------
- */
+/* ---- Unix domain datagrams ---------------------------------------------- */
 
 static void unix_peers_are_answered(void)
 {
@@ -867,8 +861,7 @@ static void the_socket_file_is_replaced_only_when_stale(void)
     CU_ASSERT(lstat(path, &status) == 0 && S_ISREG(status.st_mode));
 }
 
-/* ---- The stop, and loss -----------------------------------------------------
- */
+/* ---- The stop, and loss ------------------------------------------------- */
 
 static void the_stop_is_orderly(void)
 {
@@ -967,8 +960,7 @@ static void a_burst_loses_datagrams_and_nothing_else(void)
     (void)close(peer);
 }
 
-/* ---- The client -------------------------------------------------------------
- */
+/* ---- The client --------------------------------------------------------- */
 
 /* A server of the test's own, on 127.0.0.1, that says what the test wants. */
 static int udp_server(char *port, size_t size)

@@ -25,8 +25,7 @@
 /* A byte string with NULs in it, and its length. */
 #define BYTES(literal) (literal), sizeof(literal) - 1
 
-/* ---- One conversation -------------------------------------------------------
- */
+/* ---- One conversation --------------------------------------------------- */
 
 struct conversation {
     int ours;   /* the client's end */
@@ -157,8 +156,7 @@ static bool answers(const char *input, size_t length, const size_t *cuts,
     return same;
 }
 
-/* ---- The parser
- * -------------------------------------------------------------- */
+/* ---- The parser --------------------------------------------------------- */
 
 static bool parses(const char *line, size_t length, enum command command,
                    const char *text, size_t text_length)
@@ -246,8 +244,7 @@ static void compose_replies(void)
     CU_ASSERT(composes(word, WORD_LIMIT + 1, expected, strlen(expected)));
 }
 
-/* ---- Conversations
- * -------------------------------------------------------------- */
+/* ---- Conversations ------------------------------------------------------ */
 
 struct example {
     const char *input;
@@ -340,8 +337,7 @@ static void segments_random_cuts(void)
     }
 }
 
-/* ---- Long lines
- * -------------------------------------------------------------------- */
+/* ---- Long lines --------------------------------------------------------- */
 
 static const char too_long[] = "Line too long, limit 4096 bytes\n";
 
@@ -417,8 +413,7 @@ static void a_long_line_in_any_segments(void)
     }
 }
 
-/* ---- Pipelining
- * ------------------------------------------------------------------------ */
+/* ---- Pipelining --------------------------------------------------------- */
 
 static char *repeat(const char *text, int count)
 {

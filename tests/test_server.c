@@ -33,8 +33,7 @@
     "usage: ./server [-46qu] [-b address] [-p port] [-U path] [-m clients] " \
     "[-w seconds]"
 
-/* ---- Helpers
- * ------------------------------------------------------------------ */
+/* ---- Helpers ------------------------------------------------------------ */
 
 /* Under a WRAPPER some tests would ask about the wrapper. */
 static bool is_wrapped(void)
@@ -142,8 +141,7 @@ static bool fails_to_start(const char *option, const char *value,
     return fails(argv, 1, line);
 }
 
-/* ---- The article's session
- * ------------------------------------------------------- */
+/* ---- The article's session ---------------------------------------------- */
 
 static void the_log_to_the_letter(void)
 {
@@ -229,8 +227,7 @@ static void quiet_logs_only_errors(void)
     CU_ASSERT_EQUAL(wait_for_end(&server), 0);
 }
 
-/* ---- Addresses
- * ------------------------------------------------------------------------ */
+/* ---- Addresses ---------------------------------------------------------- */
 
 static void both_families_on_one_socket(void)
 {
@@ -332,8 +329,7 @@ static void port_used_a_moment_ago(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- Unix domain sockets
- * ------------------------------------------------------------ */
+/* ---- Unix domain sockets ------------------------------------------------ */
 
 static bool exists(const char *path)
 {
