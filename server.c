@@ -859,9 +859,7 @@ static void see_clients_off(struct server *server)
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-/* ---- Options
- * ---------------------------------------------------------------------------------
- */
+/* ---- Options ------------------------------------------------------------ */
 
 static const char usage[] =
     "usage: ./server [-46qu] [-b address] [-p port] [-U path] [-m clients] "
@@ -988,9 +986,7 @@ static struct options read_options(int argc, char **argv)
     return options;
 }
 
-/* ---- The start
- * -------------------------------------------------------------------------------
- */
+/* ---- The start ---------------------------------------------------------- */
 
 /* A program may be started with its standard descriptors closed (`>&-`). Then
  * the listening socket would become descriptor 1, and every log line an error.

@@ -447,9 +447,7 @@ static void input_that_fails(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- Usage
- * ----------------------------------------------------------------------------
- */
+/* ---- Usage -------------------------------------------------------------- */
 
 static void help_on_standard_output(void)
 {

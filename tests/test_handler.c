@@ -470,9 +470,7 @@ static void replies_to_one_segment_in_one_segment(void)
     free(pongs);
 }
 
-/* ---- Bounds
- * ------------------------------------------------------------------------------
- */
+/* ---- Bounds ------------------------------------------------------------- */
 
 static void a_silent_client_times_out(void)
 {
@@ -576,9 +574,7 @@ static void a_flood_does_not_fill_the_screen(void)
     free(flood);
 }
 
-/* ---- The stop
- * -------------------------------------------------------------------------------
- */
+/* ---- The stop ----------------------------------------------------------- */
 
 static void on_wake(int number)
 {
@@ -674,9 +670,7 @@ static void the_stop_is_bounded(void)
     }
 }
 
-/* ---- Turning away
- * -----------------------------------------------------------------------------
- */
+/* ---- Turning away ------------------------------------------------------- */
 
 static void *turn_away(void *argument)
 {
@@ -707,9 +701,7 @@ static void refuse_with_words(void)
     close_conversation(&talk);
 }
 
-/* ---- Over TCP
- * ------------------------------------------------------------------------------------
- */
+/* ---- Over TCP ----------------------------------------------------------- */
 
 /* A connected pair of TCP sockets on loopback: what socketpair(2) does not do.
  */

@@ -520,9 +520,7 @@ static void path_clients_have_names(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- Limits
- * -------------------------------------------------------------------------------
- */
+/* ---- Limits ------------------------------------------------------------- */
 
 static void at_most_two_clients(void)
 {
@@ -739,9 +737,7 @@ static void a_client_that_never_reads_times_out(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- Many
- * ---------------------------------------------------------------------------------------
- */
+/* ---- Many --------------------------------------------------------------- */
 
 static void a_thousand_clients_at_once(void)
 {
@@ -815,9 +811,7 @@ static void clients_that_vanish(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* ---- The orderly stop
- * ------------------------------------------------------------------------------
- */
+/* ---- The orderly stop --------------------------------------------------- */
 
 /* Sends the signal, sees the last line, the exit status, and the time. */
 static void stops_orderly(struct program *server, int number)
@@ -1017,9 +1011,7 @@ static void stop_with_a_log_that_nobody_reads(void)
 }
 #endif
 
-/* ---- Usage
- * -------------------------------------------------------------------------------------------
- */
+/* ---- Usage -------------------------------------------------------------- */
 
 static void help_on_standard_output(void)
 {
