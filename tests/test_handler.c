@@ -749,12 +749,17 @@ static void no_reset_eats_a_reply(void)
                               .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char *pings = repeat("ping\n", 10000);
     char *pongs = repeat("pong\n", 10000);
+    static char unread[10 + 5 * 10000 + 1];
 
     CU_ASSERT_EQUAL_FATAL(bind(listening, (struct sockaddr *)&any, sizeof any),
                           0);
     CU_ASSERT_EQUAL_FATAL(listen(listening, 8), 0);
     for (int i = 0; i < load(1000); i++)
         CU_ASSERT(answers_over_tcp(listening, "ping\nquit\nping\n", "pong\n"));
+    /* More behind the `quit` than one recv() takes: it stays unread. */
+    (void)snprintf(unread, sizeof unread, "ping\nquit\n%s", pings);
+    for (int i = 0; i < load(1000); i++)
+        CU_ASSERT(answers_over_tcp(listening, unread, "pong\n"));
     for (int i = 0; i < load(1000); i++)
         CU_ASSERT(answers_over_tcp(listening, pings, pongs));
     (void)close(listening);
