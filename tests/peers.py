@@ -382,9 +382,9 @@ class NoIPv6(outside.Case):
         if os.geteuid() != 0:
             enter += ['--user', '--preserve-credentials']
         for host, status, says in (('::1', 1, ''), ('127.0.0.1', 0, 'pong\n')):
-            client = self.start(*enter, 'sh', '-c', 'exec "$@" 2>/dev/null',
+            client = self.start(*enter, 'sh', '-c',
+                                r'printf "ping\nquit\n" | "$@" 2>/dev/null',
                                 'sh', program('client'), host, server.port)
-            client.send('ping\nquit\n')
             self.assertEqual(self.see_end(client), (says, status))
         self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
 
