@@ -2,6 +2,8 @@
 """tools.py - what lsof, netstat, /proc, ls, gdb and strace say of ./server.
 
 Run by `make tools`. One test: PROGRAMS=. tests/tools.py -k lsof
+
+For the default build: where code is optimized, gdb shows something else.
 """
 
 import os
@@ -69,18 +71,18 @@ class Lsof(outside.Case):
         self.assertEqual(len(during), 3, during)
         self.assertIn(listening, during)
         during.remove(listening)
-        during.sort(key=lambda row: row[0])  # the client, the server
-        (ours, theirs) = during
-        self.assertEqual(ours[:2] + ours[4:5],
+        during.sort(key=lambda row: row[0])  # client, server
+        its, servers = during
+        self.assertEqual(its[:2] + its[4:5],
                          ['client', str(client.pid), 'IPv4'])
         own_port = self.assert_whole(
-            ' '.join(ours[7:]), r'TCP 127\.0\.0\.1:(\d+)->127\.0\.0\.1:'
+            ' '.join(its[7:]), r'TCP 127\.0\.0\.1:(\d+)->127\.0\.0\.1:'
             rf'{server.port} \(ESTABLISHED\)')[1]
         # The listening socket's process and port; accept() made a new socket
         # and no new port. It is of type IPv6, too, even for an IPv4 peer.
-        self.assertEqual(theirs[:2] + theirs[3:5],
+        self.assertEqual(servers[:2] + servers[3:5],
                          ['server', str(server.pid), '4u', 'IPv6'])
-        self.assertEqual(theirs[7:],
+        self.assertEqual(servers[7:],
                          ['TCP', f'127.0.0.1:{server.port}->'
                           f'127.0.0.1:{own_port}', '(ESTABLISHED)'])
 
@@ -306,7 +308,8 @@ class Gdb(outside.Case):
         self.assertEqual(client.recv(1), b'')
         client.close()
         said = self.answer()
-        self.assertRegex(said, r'\nServer Stopped\.\n')
+        # gdb writes on the same terminal, so the line may begin anywhere.
+        self.assertIn('Server Stopped.\n', said)
         self.assertIn(f'(process {pid}) exited normally]', said)
         self.assertNotIn('received signal', said)
 
