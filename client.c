@@ -238,6 +238,26 @@ static _Noreturn void fail_after(const struct connection *connection,
     fail(connection, what, strerror(errno));
 }
 
+/* Was it for the server to hang up? Yes, if we said `quit`, or have no more to
+ * say. The sending thread may be about to find that out: as long as standard
+ * input is readable, which an end of file is, it gets a moment to do so. */
+static bool is_good_end(struct connection *connection)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+
+    for (int i = 0; i < 500; i++) {
+        if (get_flag(connection, &connection->input_failed))
+            return false;
+        if (get_flag(connection, &connection->quit_sent) ||
+            get_flag(connection, &connection->input_ended))
+            return true;
+        if (poll(&input, 1, 1) == 0)
+            return false;
+        (void)poll(NULL, 0, 1);
+    }
+    return false;
+}
+
 /* Receives until the server ends the conversation. Returns the exit status. */
 static int receive_output(struct connection *connection)
 {
@@ -255,12 +275,7 @@ static int receive_output(struct connection *connection)
         }
     }
     (void)fprintf(stderr, "Connection closed by foreign host.\n");
-    if (get_flag(connection, &connection->input_failed))
-        return EXIT_FAILURE;
-    return get_flag(connection, &connection->quit_sent) ||
-                   get_flag(connection, &connection->input_ended)
-               ? EXIT_SUCCESS
-               : EXIT_FAILURE;
+    return is_good_end(connection) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* Both directions at once, until the server hangs up. The sending thread may be
@@ -697,6 +712,17 @@ static unsigned read_seconds(const char *text)
     return (unsigned)seconds;
 }
 
+/* getaddrinfo(3) may read 66744 as 1208, and the empty port as 0. A name is its
+ * own business: `./client localhost http`. */
+static void check_port(const char *port)
+{
+    bool number = strspn(port, "0123456789") == strlen(port);
+    unsigned long value = strtoul(port, NULL, 10);
+
+    if (number && (value < 1 || value > 65535))
+        misuse("port", "needs a whole number from 1 to 65535");
+}
+
 static struct options read_options(int argc, char **argv)
 {
     struct options options = {
@@ -753,6 +779,7 @@ static struct options read_options(int argc, char **argv)
         options.port = argv[optind++];
     if (optind < argc)
         misuse(argv[optind], "one operand too many");
+    check_port(options.port);
     return options;
 }
 
