@@ -115,8 +115,8 @@ static void show(FILE *out, unsigned port, const unsigned char *ip, size_t n)
     struct segment s;
     bool reply; /* from the port */
 
-    if (!parse_segment(ip, n, &s) || (number(s.end[0] + 4, 2) != port &&
-                                      number(s.end[1] + 4, 2) != port))
+    if (!parse_segment(ip, n, &s) ||
+        (number(s.end[0] + 4, 2) != port && number(s.end[1] + 4, 2) != port))
         return;
     reply = number(s.end[1] + 4, 2) != port;
     for (int i = 0; i < 2; i++)
