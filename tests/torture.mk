@@ -7,7 +7,7 @@
 FUZZ_SECONDS = 60
 TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
-.PHONY: fuzz exhaustion
+.PHONY: fuzz faults exhaustion
 
 # ---- Fuzzing ----
 
@@ -19,7 +19,7 @@ FUZZ_CC = clang -std=c11 -D_GNU_SOURCE -I. -g -O1 -fno-omit-frame-pointer \
 FUZZ_WRAP_handler = recv send poll shutdown setsockopt clock_gettime
 FUZZ_SECONDS_handler = $(FUZZ_SECONDS)
 
-wrapped = $(if $(1),$(subst $() ,$(comma),-Wl $(1:%=--wrap=%)))
+wrapped = $(1:%=-Wl,--wrap=%)
 
 fuzz: $(FUZZERS:%=fuzz-%) ## fuzz the handler, the client and the options
 
@@ -41,6 +41,23 @@ $(FUZZ)/%: tests/fuzz_%.c $(FUZZ)/handler.o server.c client.c
 	$(SHORT) 'clang -o $@ $<'
 	$(Q)$(FUZZ_CC) $(WARNINGS) -fsanitize=fuzzer,address,undefined -o $@ $< \
 	    $(FUZZ)/handler.o -pthread $(call wrapped,$(FUZZ_WRAP_$*))
+
+# ---- Every call fails once ----
+
+FAULTY_CALLS = accept atexit bind calloc close connect freopen fstat \
+    fwrite getaddrinfo getnameinfo getrlimit getsockname getsockopt listen lstat \
+    mkdtemp nanosleep open poll pthread_attr_init pthread_attr_setdetachstate \
+    pthread_attr_setstacksize pthread_cond_init pthread_cond_timedwait \
+    pthread_create pthread_detach pthread_kill pthread_mutex_init read recv \
+    recvfrom rmdir send sendto setsockopt shutdown socket \
+    unlink write
+
+faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call of the programs fail once
+	@OBJECTS='$(OBJECTS)' $(TORTURE) tests/faults.py $(ONLY)
+
+$(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/faulty.c
+	$(SHORT) '$(CC) -o $@ $^'
+	$(Q)$(LINK) -D_GNU_SOURCE -o $@ $^ $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
 
 # ---- Nothing left ----
 
