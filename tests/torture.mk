@@ -7,7 +7,7 @@
 FUZZ_SECONDS = 60
 TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
-.PHONY: fuzz faults exhaustion
+.PHONY: fuzz faults exhaustion fire leaks
 
 # ---- Fuzzing ----
 
@@ -63,3 +63,12 @@ $(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/faulty.c
 
 exhaustion: all ## run out of descriptors, threads, memory and output
 	@$(TORTURE) tests/exhaustion.py $(ONLY)
+
+# ---- Stopped under fire, and long after the start ----
+
+fire: all $(OBJECTS)/test_storm ## stop a server that a thousand clients fire at; ROUNDS=100
+	@PROGRAMS='$(PROGRAMS)' ROUNDS='$(ROUNDS)' CLIENTS='$(CLIENTS)' \
+	    $(OBJECTS)/test_storm stop_under_fire stop_during_start
+
+leaks: all $(OBJECTS)/test_storm ## let clients come and go; CONNECTIONS=500000
+	@PROGRAMS='$(PROGRAMS)' CONNECTIONS='$(CONNECTIONS)' $(OBJECTS)/test_storm leaks
