@@ -7,7 +7,7 @@
 FUZZ_SECONDS = 60
 TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
-.PHONY: fuzz faults exhaustion fire leaks
+.PHONY: fuzz faults exhaustion fire leaks hostile
 
 # ---- Fuzzing ----
 
@@ -72,3 +72,8 @@ fire: all $(OBJECTS)/test_storm ## stop a server that a thousand clients fire at
 
 leaks: all $(OBJECTS)/test_storm ## let clients come and go; CONNECTIONS=500000
 	@PROGRAMS='$(PROGRAMS)' CONNECTIONS='$(CONNECTIONS)' $(OBJECTS)/test_storm leaks
+
+# ---- Hostile clients ----
+
+hostile: all ## a thousand hostile clients beside an honest one; MANY=1000
+	@MANY='$(or $(MANY),1000)' $(TORTURE) tests/hostile.py $(ONLY)
