@@ -119,47 +119,47 @@ static int fault(const char *name, bool *is_short)
 }
 
 /* A call that says its failure with `failure` and errno. */
-#define FAILS(type, name, failure, parameters, arguments)                      \
-    type __real_##name parameters;                                             \
-    type __wrap_##name parameters;                                             \
-    type __wrap_##name parameters                                              \
-    {                                                                          \
-        int error = fault(#name, NULL);                                        \
-                                                                               \
-        if (error != 0) {                                                      \
-            errno = error;                                                     \
-            return failure;                                                    \
-        }                                                                      \
-        return __real_##name arguments;                                        \
+#define FAILS(type, name, failure, parameters, arguments) \
+    type __real_##name parameters;                        \
+    type __wrap_##name parameters;                        \
+    type __wrap_##name parameters                         \
+    {                                                     \
+        int error = fault(#name, NULL);                   \
+                                                          \
+        if (error != 0) {                                 \
+            errno = error;                                \
+            return failure;                               \
+        }                                                 \
+        return __real_##name arguments;                   \
     }
 
 /* A call that returns its error, as the pthread functions do. */
-#define RETURNS(name, parameters, arguments)                                   \
-    int __real_##name parameters;                                              \
-    int __wrap_##name parameters;                                              \
-    int __wrap_##name parameters                                               \
-    {                                                                          \
-        int error = fault(#name, NULL);                                        \
-                                                                               \
-        return error != 0 ? error : __real_##name arguments;                   \
+#define RETURNS(name, parameters, arguments)                 \
+    int __real_##name parameters;                            \
+    int __wrap_##name parameters;                            \
+    int __wrap_##name parameters                             \
+    {                                                        \
+        int error = fault(#name, NULL);                      \
+                                                             \
+        return error != 0 ? error : __real_##name arguments; \
     }
 
 /* A call that transfers bytes, and may transfer one. */
-#define TRANSFERS(name, parameters, arguments)                                 \
-    ssize_t __real_##name parameters;                                          \
-    ssize_t __wrap_##name parameters;                                          \
-    ssize_t __wrap_##name parameters                                           \
-    {                                                                          \
-        bool is_short = false;                                                 \
-        int error = fault(#name, &is_short);                                   \
-                                                                               \
-        if (error != 0) {                                                      \
-            errno = error;                                                     \
-            return -1;                                                         \
-        }                                                                      \
-        if (is_short && size > 1)                                              \
-            size = 1;                                                          \
-        return __real_##name arguments;                                        \
+#define TRANSFERS(name, parameters, arguments) \
+    ssize_t __real_##name parameters;          \
+    ssize_t __wrap_##name parameters;          \
+    ssize_t __wrap_##name parameters           \
+    {                                          \
+        bool is_short = false;                 \
+        int error = fault(#name, &is_short);   \
+                                               \
+        if (error != 0) {                      \
+            errno = error;                     \
+            return -1;                         \
+        }                                      \
+        if (is_short && size > 1)              \
+            size = 1;                          \
+        return __real_##name arguments;        \
     }
 
 FAILS(int, socket, -1, (int family, int type, int protocol),
@@ -180,7 +180,7 @@ FAILS(int, setsockopt, -1,
       (int fd, int level, int option, const void *value, socklen_t length),
       (fd, level, option, value, length))
 FAILS(int, shutdown, -1, (int fd, int how), (fd, how))
-FAILS(int, poll, -1, (struct pollfd *fds, nfds_t many, int wait),
+FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
       (fds, many, wait))
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
 FAILS(int, lstat, -1, (const char *path, struct stat *status), (path, status))

@@ -22,6 +22,7 @@
  * With -DREPLAY the program has a main() that runs the files that it is given,
  * and many variations of each: for machines and compilers without libFuzzer.
  */
+#define _GNU_SOURCE /* fopencookie() */
 #include "handler.h"
 
 #include <errno.h>
@@ -53,9 +54,9 @@ static struct text input, sent, shown, expected;
 static const uint8_t *sizes;
 static size_t size_count;
 static size_t next_size;
-static size_t taken;           /* of the input, by recv() */
-static size_t unsupported;     /* how many the model saw */
-static size_t room_left;       /* what the client still takes, if it stops */
+static size_t taken;       /* of the input, by recv() */
+static size_t unsupported; /* how many the model saw */
+static size_t room_left;   /* what the client still takes, if it stops */
 static char end;
 static bool was_shut_down;
 static long long clock_ms;
@@ -339,8 +340,7 @@ static void check_replies(void)
 
     if (all ? sent.length != expected.length : sent.length > expected.length)
         wrong("the length of the replies");
-    if (sent.length > 0 &&
-        memcmp(sent.bytes, expected.bytes, sent.length) != 0)
+    if (sent.length > 0 && memcmp(sent.bytes, expected.bytes, sent.length) != 0)
         wrong("the replies");
     if ((end == 't' || end == 's') && !was_shut_down)
         wrong("an end without shutdown()");
@@ -426,7 +426,9 @@ static void replay(const char *path, int variations)
 
 int main(int argc, char **argv)
 {
-    enum { VARIATIONS = 2000 };
+    enum {
+        VARIATIONS = 2000
+    };
 
     for (int i = 1; i < argc; i++)
         replay(argv[i], VARIATIONS);

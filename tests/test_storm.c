@@ -85,8 +85,7 @@ static bool receive_some(int number)
     struct storm_client *client = &clients[number];
     char bytes[4096];
     char expected[16];
-    ssize_t count =
-        recv(sockets[number].fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    ssize_t count = recv(sockets[number].fd, bytes, sizeof bytes, MSG_DONTWAIT);
 
     if (count < 0)
         return errno == EAGAIN || errno == EINTR;
@@ -162,8 +161,8 @@ static const char *connect_everybody(const struct program *server,
 
     for (client_count = 0; client_count < setting("CLIENTS", MOST_CLIENTS) &&
                            client_count < MOST_CLIENTS;) {
-        int connected =
-            path ? connect_to_path(path) : connect_to("127.0.0.1", server->port);
+        int connected = path ? connect_to_path(path)
+                             : connect_to("127.0.0.1", server->port);
 
         if (connected < 0)
             return "connect";
@@ -186,8 +185,8 @@ static bool says_stopped(const struct program *server)
     ssize_t count;
 
     while ((count = read(server->output, bytes, sizeof bytes)) > 0) {
-        size_t kept = (size_t)count < sizeof tail ? sizeof tail - (size_t)count
-                                                  : 0;
+        size_t kept =
+            (size_t)count < sizeof tail ? sizeof tail - (size_t)count : 0;
 
         memmove(tail, tail + sizeof tail - kept, kept);
         memcpy(tail + kept, bytes + ((size_t)count - (sizeof tail - kept)),
@@ -285,7 +284,8 @@ static void stop_during_start(void)
     CU_ASSERT(orderly > 0);
 }
 
-/* ---- Leaks ----------------------------------------------------------------- */
+/* ---- Leaks -----------------------------------------------------------------
+ */
 
 /* Bytes of memory that a process has in use. */
 static long resident(pid_t pid)
@@ -307,7 +307,9 @@ static long resident(pid_t pid)
  * threads' stacks are in use in turn. */
 static bool come_and_go(const struct program *server, int count)
 {
-    enum { TOGETHER = 64 };
+    enum {
+        TOGETHER = 64
+    };
     int together[TOGETHER];
     char address[16];
 
