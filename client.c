@@ -154,9 +154,7 @@ static bool get_flag(struct connection *connection, const bool *flag)
     return value;
 }
 
-/* send(2) may take less than it was given. False if the connection is broken:
- * the receiving side sees that too, after the last bytes that did arrive, so it
- * is the one to tell. */
+/* send(2) may take less than it was given. False if it fails for good. */
 static bool send_all(int socket, const char *bytes, size_t count)
 {
     while (count > 0) {
@@ -170,6 +168,19 @@ static bool send_all(int socket, const char *bytes, size_t count)
         }
     }
     return true;
+}
+
+/* A broken connection is seen by the receiving side too, after the last bytes
+ * that did arrive, so it is the one to tell. Any other failure it would never
+ * hear of: the server would wait for us, and we for the server. */
+static void give_up_sending(struct connection *connection)
+{
+    if (errno != EPIPE && errno != ECONNRESET) {
+        (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
+                      strerror(errno));
+        set_flag(connection, &connection->input_failed);
+    }
+    (void)shutdown(connection->socket, SHUT_WR);
 }
 
 /* The sending thread: standard input to the socket, as it is, to the end, and
@@ -193,8 +204,10 @@ static void *send_input(void *argument)
         /* Before it is sent: the answer may be quicker than we are. */
         if (follow(&follower, buffer, (size_t)count))
             set_flag(connection, &connection->quit_sent);
-        if (!send_all(connection->socket, buffer, (size_t)count))
+        if (!send_all(connection->socket, buffer, (size_t)count)) {
+            give_up_sending(connection);
             return NULL;
+        }
     }
     if (follower.length > 0 && is_quit(&follower))
         set_flag(connection, &connection->quit_sent);

@@ -65,6 +65,9 @@
  */
 #define EXHAUSTED_PAUSE_MS 100
 
+/* So many failures in a row are no peer's bad luck any more. */
+#define UNLUCKY_ROW 1000
+
 /* "[" address "%" interface "]:" port, or "socket:[" inode "]", or a path. */
 #define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define NAME_BYTES (HOST_BYTES + 16)
@@ -681,6 +684,7 @@ static void admit(struct server *server, int socket,
 static void accept_clients(struct server *server)
 {
     int after_stop = 0;
+    int unlucky = 0;
     bool failing = false;
 
     while (after_stop < SOMAXCONN) {
@@ -696,8 +700,10 @@ static void accept_clients(struct server *server)
         }
         if (socket >= 0) {
             failing = false;
+            unlucky = 0;
             admit(server, socket, &peer, length);
-        } else if (errno != EINTR && !is_somebody_elses(errno)) {
+        } else if (errno != EINTR && (!is_somebody_elses(errno) ||
+                                      ++unlucky % UNLUCKY_ROW == 0)) {
             if (atomic_load(&stopping))
                 return;
             rest(&failing, "connect", "accept");

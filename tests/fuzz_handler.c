@@ -22,6 +22,7 @@
  * With -DREPLAY the program has a main() that runs the files that it is given,
  * and many variations of each: for machines and compilers without libFuzzer.
  */
+#define _GNU_SOURCE /* fopencookie() */
 #include "handler.h"
 
 #include <errno.h>

@@ -129,7 +129,7 @@ class Server:
             self.kill()
             raise
 
-    def find_port(self):
+    def find_port(self, protocol="tcp"):
         """-q: nobody says which port, so /proc does. None for a path."""
         if self.path:
             eventually(lambda: os.path.exists(self.path), self.path)
@@ -143,12 +143,12 @@ class Server:
                     inodes.add(os.readlink(f"/proc/{self.pid}/fd/{name}"))
                 except OSError:
                     pass
-            for table in ("tcp6", "tcp"):
+            for table in (protocol + "6", protocol):
                 try:
                     with open(f"/proc/net/{table}", encoding="ascii") as rows:
                         for row in list(rows)[1:]:
                             word = row.split()
-                            if word[3] == "0A" and f"socket:[{word[9]}]" in inodes:
+                            if word[3] in ("0A", "07") and f"socket:[{word[9]}]" in inodes:
                                 return int(word[1].rsplit(":", 1)[1], 16)
                 except OSError:
                     pass

@@ -1,0 +1,267 @@
+/*
+ * faulty.c - makes the calls of the server and the client fail on demand.
+ *
+ * Linked in front of the C library (ld --wrap), so the objects are the very
+ * ones that ./server and ./client are made of. In the environment:
+ *
+ *   FAULT         "accept 24 3 5": the third to the fifth accept() fail with
+ *                 error 24. "recv short 1 0": each recv() is asked for one byte
+ *                 (0: for ever). "send 4 1 0 2": every second one from the
+ *                 first on. Several are separated by commas.
+ *   FAULT_WHILE   a path: the faults hold only while there is such a file
+ *   FAULT_COUNTS  a path: at the end, how often each call was made is written
+ *                 there
+ */
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MOST_FAULTS 8
+#define MOST_CALLS 64
+
+struct fault {
+    char call[32];
+    int error; /* 0: short */
+    unsigned long first;
+    unsigned long last; /* 0: for ever */
+    unsigned long step;
+};
+
+struct call {
+    const char *name;
+    atomic_ulong made;
+};
+
+static struct fault faults[MOST_FAULTS];
+static int fault_count;
+static struct call calls[MOST_CALLS];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *only_while;
+
+__attribute__((constructor)) static void read_faults(void)
+{
+    const char *text = getenv("FAULT");
+
+    only_while = getenv("FAULT_WHILE");
+    while (text && *text && fault_count < MOST_FAULTS) {
+        struct fault *fault = &faults[fault_count++];
+        char kind[16] = "";
+
+        fault->step = 1;
+        if (sscanf(text, " %31[a-z_] %15[a-z0-9-] %lu %lu %lu", fault->call,
+                   kind, &fault->first, &fault->last, &fault->step) < 4) {
+            (void)fprintf(stderr, "FAULT is not understood: %s\n", text);
+            _exit(99);
+        }
+        fault->error = strcmp(kind, "short") == 0 ? 0 : atoi(kind);
+        text = strchr(text, ',');
+        text = text ? text + 1 : NULL;
+    }
+}
+
+__attribute__((destructor)) static void write_counts(void)
+{
+    const char *path = getenv("FAULT_COUNTS");
+    FILE *file = path ? fopen(path, "w") : NULL;
+
+    for (int i = 0; file && i < MOST_CALLS && calls[i].name; i++)
+        (void)fprintf(file, "%s %lu\n", calls[i].name,
+                      atomic_load(&calls[i].made));
+    if (file)
+        (void)fclose(file);
+}
+
+static unsigned long count(const char *name)
+{
+    int i;
+
+    (void)pthread_mutex_lock(&lock);
+    for (i = 0; i < MOST_CALLS - 1 && calls[i].name; i++)
+        if (strcmp(calls[i].name, name) == 0)
+            break;
+    calls[i].name = name;
+    (void)pthread_mutex_unlock(&lock);
+    return atomic_fetch_add(&calls[i].made, 1) + 1;
+}
+
+/* The error that this call is to fail with; 0: none. */
+static int fault(const char *name, bool *is_short)
+{
+    int saved = errno;
+    unsigned long number = count(name);
+    bool holds = only_while == NULL || access(only_while, F_OK) == 0;
+
+    errno = saved;
+    for (int i = 0; holds && i < fault_count; i++) {
+        const struct fault *it = &faults[i];
+
+        if (strcmp(it->call, name) != 0 || number < it->first ||
+            (it->last != 0 && number > it->last) ||
+            (number - it->first) % it->step != 0)
+            continue;
+        if (it->error != 0)
+            return it->error;
+        if (is_short)
+            *is_short = true;
+    }
+    return 0;
+}
+
+/* A call that says its failure with `failure` and errno. */
+#define FAILS(type, name, failure, parameters, arguments) \
+    type __real_##name parameters;                        \
+    type __wrap_##name parameters;                        \
+    type __wrap_##name parameters                         \
+    {                                                     \
+        int error = fault(#name, NULL);                   \
+                                                          \
+        if (error != 0) {                                 \
+            errno = error;                                \
+            return failure;                               \
+        }                                                 \
+        return __real_##name arguments;                   \
+    }
+
+/* A call that returns its error, as the pthread functions do. */
+#define RETURNS(name, parameters, arguments)                 \
+    int __real_##name parameters;                            \
+    int __wrap_##name parameters;                            \
+    int __wrap_##name parameters                             \
+    {                                                        \
+        int error = fault(#name, NULL);                      \
+                                                             \
+        return error != 0 ? error : __real_##name arguments; \
+    }
+
+/* A call that transfers bytes, and may transfer one. */
+#define TRANSFERS(name, parameters, arguments) \
+    ssize_t __real_##name parameters;          \
+    ssize_t __wrap_##name parameters;          \
+    ssize_t __wrap_##name parameters           \
+    {                                          \
+        bool is_short = false;                 \
+        int error = fault(#name, &is_short);   \
+                                               \
+        if (error != 0) {                      \
+            errno = error;                     \
+            return -1;                         \
+        }                                      \
+        if (is_short && size > 1)              \
+            size = 1;                          \
+        return __real_##name arguments;        \
+    }
+
+FAILS(int, socket, -1, (int family, int type, int protocol),
+      (family, type, protocol))
+FAILS(int, bind, -1, (int fd, const struct sockaddr *to, socklen_t length),
+      (fd, to, length))
+FAILS(int, listen, -1, (int fd, int backlog), (fd, backlog))
+FAILS(int, accept, -1, (int fd, struct sockaddr *from, socklen_t *length),
+      (fd, from, length))
+FAILS(int, connect, -1, (int fd, const struct sockaddr *to, socklen_t length),
+      (fd, to, length))
+FAILS(int, getsockname, -1, (int fd, struct sockaddr *own, socklen_t *length),
+      (fd, own, length))
+FAILS(int, getsockopt, -1,
+      (int fd, int level, int option, void *value, socklen_t *length),
+      (fd, level, option, value, length))
+FAILS(int, setsockopt, -1,
+      (int fd, int level, int option, const void *value, socklen_t length),
+      (fd, level, option, value, length))
+FAILS(int, shutdown, -1, (int fd, int how), (fd, how))
+FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
+      (fds, many, wait))
+FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
+FAILS(int, lstat, -1, (const char *path, struct stat *status), (path, status))
+FAILS(int, unlink, -1, (const char *path), (path))
+FAILS(int, rmdir, -1, (const char *path), (path))
+FAILS(char *, mkdtemp, NULL, (char *path), (path))
+FAILS(int, atexit, -1, (void (*function)(void)), (function))
+FAILS(int, getrlimit, -1, (int what, struct rlimit *limit), (what, limit))
+FAILS(int, nanosleep, -1, (const struct timespec *time, struct timespec *left),
+      (time, left))
+FAILS(void *, calloc, NULL, (size_t many, size_t size), (many, size))
+FAILS(FILE *, freopen, NULL, (const char *path, const char *mode, FILE *file),
+      (path, mode, file))
+FAILS(size_t, fwrite, 0,
+      (const void *bytes, size_t size, size_t many, FILE *file),
+      (bytes, size, many, file))
+RETURNS(pthread_create,
+        (pthread_t * thread, const pthread_attr_t *attributes,
+         void *(*start)(void *), void *argument),
+        (thread, attributes, start, argument))
+RETURNS(pthread_detach, (pthread_t thread), (thread))
+RETURNS(pthread_kill, (pthread_t thread, int number), (thread, number))
+RETURNS(pthread_mutex_init,
+        (pthread_mutex_t * mutex, const pthread_mutexattr_t *attributes),
+        (mutex, attributes))
+RETURNS(pthread_cond_init,
+        (pthread_cond_t * condition, const pthread_condattr_t *attributes),
+        (condition, attributes))
+RETURNS(pthread_cond_timedwait,
+        (pthread_cond_t * condition, pthread_mutex_t *mutex,
+         const struct timespec *until),
+        (condition, mutex, until))
+RETURNS(pthread_attr_init, (pthread_attr_t * attributes), (attributes))
+RETURNS(pthread_attr_setstacksize, (pthread_attr_t * attributes, size_t size),
+        (attributes, size))
+RETURNS(pthread_attr_setdetachstate, (pthread_attr_t * attributes, int state),
+        (attributes, state))
+RETURNS(getaddrinfo,
+        (const char *host, const char *port, const struct addrinfo *hints,
+         struct addrinfo **found),
+        (host, port, hints, found))
+RETURNS(getnameinfo,
+        (const struct sockaddr *address, socklen_t length, char *host,
+         socklen_t host_size, char *port, socklen_t port_size, int flags),
+        (address, length, host, host_size, port, port_size, flags))
+TRANSFERS(recv, (int fd, void *to, size_t size, int flags),
+          (fd, to, size, flags))
+TRANSFERS(send, (int fd, const void *from, size_t size, int flags),
+          (fd, from, size, flags))
+TRANSFERS(read, (int fd, void *to, size_t size), (fd, to, size))
+TRANSFERS(write, (int fd, const void *from, size_t size), (fd, from, size))
+FAILS(ssize_t, recvfrom, -1,
+      (int fd, void *to, size_t size, int flags, struct sockaddr *from,
+       socklen_t *length),
+      (fd, to, size, flags, from, length))
+FAILS(ssize_t, sendto, -1,
+      (int fd, const void *bytes, size_t size, int flags,
+       const struct sockaddr *to, socklen_t length),
+      (fd, bytes, size, flags, to, length))
+
+/* Linux has given the descriptor back even when it returns an error
+ * (close(2)). */
+int __real_close(int fd);
+int __wrap_close(int fd);
+int __wrap_close(int fd)
+{
+    int error = fault("close", NULL);
+    int result = __real_close(fd);
+
+    if (error != 0)
+        errno = error;
+    return error != 0 ? -1 : result;
+}
+
+int __real_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...);
+int __wrap_open(const char *path, int flags, ...)
+{
+    int error = fault("open", NULL);
+
+    if (error != 0)
+        errno = error;
+    return error != 0 ? -1 : __real_open(path, flags);
+}
