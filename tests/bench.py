@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """How fast, how many: our server beside its peers, in one run.
 
-    bench.py [--quick] [--cores one|free] [--out directory] programs
+    bench.py [--quick] [--cores one|free|both] [--out directory] programs
 
 `make bench` calls it. What is compared takes turns, A B A B, so that what else
 the machine does meets all of them alike, and the result is a ratio of medians.
@@ -120,7 +120,7 @@ def free_port():
 class Bench:
     def __init__(self, programs):
         self.programs = programs
-        self.seconds = 0.2 if programs.quick else 0.5
+        self.seconds = 0.15 if programs.quick else 0.5
         self.rounds = 5
         self.rows = []      # every single measurement
         self.medians = {}   # (cores, test, server) -> column -> median
@@ -149,6 +149,10 @@ class Bench:
                                  "no", "--daemonize", "no"]
         else:
             self.left_out.append("redis (package redis-server)")
+        if shutil.which("chrt"):
+            commands["batch"] = ["chrt", "-b", "0"] + commands["ours"]
+        else:
+            self.left_out.append("batch (chrt, package util-linux)")
         if not shutil.which("nc"):
             self.left_out.append("nc (package netcat-openbsd)")
         return commands
@@ -222,8 +226,8 @@ class Bench:
     # ---- The tests -------------------------------------------------------
 
     def request_and_reply(self):
-        servers = self.start(["ours", "release", "twin", "bare", "redis",
-                              "python"])
+        servers = self.start(["ours", "release", "batch", "twin", "bare",
+                              "redis", "python"])
         try:
             for size in RR_SIZES:
                 self.alternate(f"rr {size}", servers, "rr", "-n", size, "-t",
@@ -231,12 +235,16 @@ class Bench:
         finally:
             stop_all(servers)
 
-    def silent_threads(self):
-        """The same 64 talk, while 1,936 more are connected and silent."""
+    def which_threads(self):
+        """64 requests in flight, always. What differs is who sends them: the
+        same 64 while 1,936 are silent, or all 2,000 in turn."""
         servers = self.start(["ours", "twin", "bare"])
         try:
-            self.alternate("rr 64 of 2000", servers, "rr", "-n", 64, "-i", 1936,
-                           "-t", self.seconds)
+            for words, *arguments in (
+                    ("rr 64 of 2000, the same", "-n", 64, "-i", 1936),
+                    ("rr 64 of 2000, in turn", "-n", 2000, "-f", 64)):
+                self.alternate(words, servers, "rr", *arguments, "-t",
+                               self.seconds)
         finally:
             stop_all(servers)
 
@@ -430,8 +438,8 @@ def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true",
                         help="short runs on one core; ends within two minutes")
-    parser.add_argument("--cores", choices=["one", "free"],
-                        help="only this placement")
+    parser.add_argument("--cores", choices=["one", "free", "both"],
+                        help="placement (both; with --quick: one)")
     parser.add_argument("--out", default="build/bench", metavar="directory")
     for name in ("server", "release", "client", "load", "bare", "python"):
         parser.add_argument(f"--{name}", required=True)
@@ -451,11 +459,11 @@ def main():
     for peer in bench.left_out:
         say(f"Left out: {peer}")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    for cores in ([programs.cores] if programs.cores else
-                  ["one"] if programs.quick else ["one", "free"]):
+    placement = programs.cores or ("one" if programs.quick else "both")
+    for cores in ["one", "free"] if placement == "both" else [placement]:
         bench.cores = cores
         bench.request_and_reply()
-        bench.silent_threads()
+        bench.which_threads()
         bench.pipelining()
         bench.churn()
         bench.unix_against_tcp()
