@@ -430,18 +430,23 @@ static bool receive(const struct load *load, struct line *line)
     const char *expected = line->leaving ? load->farewell : load->reply;
     size_t length = line->leaving ? load->farewell_length : load->reply_length;
     ssize_t count = recv(line->socket, bytes, sizeof bytes, 0);
+    size_t owed;
 
     if (count < 0)
         fail("the server has gone, recv on connection %u: %s", line->number,
-             strerror(errno));
+             errno == EAGAIN ? "no reply for 5 seconds" : strerror(errno));
     if (count == 0) {
         if (line->leaving && line->got == length)
             return true;
         fail("the server hung up on connection %u", line->number);
     }
-    if ((size_t)count > length - line->got ||
-        memcmp(bytes, expected + line->got, (size_t)count) != 0)
+    owed = length - line->got;
+    if (memcmp(bytes, expected + line->got,
+               (size_t)count < owed ? (size_t)count : owed) != 0)
         fail_on(line, bytes, (size_t)count);
+    if ((size_t)count > owed)
+        fail("more than the reply on connection %u: %zd bytes, %zu due",
+             line->number, count, owed);
     line->got += (size_t)count;
     return line->got == length && !line->leaving;
 }
