@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """How fast, how many: our server beside its peers, in one run.
 
-    bench.py [--quick] [--cores one|free] [--out directory] programs
+    bench.py [--quick] [--cores one|free|both] [--only test] programs
 
 `make bench` calls it. What is compared takes turns, A B A B, so that what else
 the machine does meets all of them alike, and the result is a ratio of medians.
@@ -120,7 +120,7 @@ def free_port():
 class Bench:
     def __init__(self, programs):
         self.programs = programs
-        self.seconds = 0.2 if programs.quick else 0.5
+        self.seconds = 0.15 if programs.quick else 0.5
         self.rounds = 5
         self.rows = []      # every single measurement
         self.medians = {}   # (cores, test, server) -> column -> median
@@ -149,6 +149,10 @@ class Bench:
                                  "no", "--daemonize", "no"]
         else:
             self.left_out.append("redis (package redis-server)")
+        if shutil.which("chrt"):
+            commands["batch"] = ["chrt", "-b", "0"] + commands["ours"]
+        else:
+            self.left_out.append("batch (chrt, package util-linux)")
         if not shutil.which("nc"):
             self.left_out.append("nc (package netcat-openbsd)")
         return commands
@@ -222,8 +226,8 @@ class Bench:
     # ---- The tests -------------------------------------------------------
 
     def request_and_reply(self):
-        servers = self.start(["ours", "release", "twin", "bare", "redis",
-                              "python"])
+        servers = self.start(["ours", "release", "batch", "twin", "bare",
+                              "redis", "python"])
         try:
             for size in RR_SIZES:
                 self.alternate(f"rr {size}", servers, "rr", "-n", size, "-t",
@@ -231,12 +235,16 @@ class Bench:
         finally:
             stop_all(servers)
 
-    def silent_threads(self):
-        """The same 64 talk, while 1,936 more are connected and silent."""
+    def which_threads(self):
+        """64 requests in flight, always. What differs is who sends them: the
+        same 64 while 1,936 are silent, or all 2,000 in turn."""
         servers = self.start(["ours", "twin", "bare"])
         try:
-            self.alternate("rr 64 of 2000", servers, "rr", "-n", 64, "-i", 1936,
-                           "-t", self.seconds)
+            for words, *arguments in (
+                    ("rr 64 of 2000, the same", "-n", 64, "-i", 1936),
+                    ("rr 64 of 2000, in turn", "-n", 2000, "-f", 64)):
+                self.alternate(words, servers, "rr", *arguments, "-t",
+                               self.seconds)
         finally:
             stop_all(servers)
 
@@ -271,7 +279,18 @@ class Bench:
             finally:
                 stop_all(servers)
 
-    def idle(self, size, rounds):
+    def idle(self):
+        sizes = {1000: 1, 5000: 1 if self.programs.quick else 3}
+        if not self.programs.quick:
+            sizes[19000] = self.rounds
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        for size, rounds in sizes.items():
+            if hard < size + 64:
+                say(f"\nLeft out: idle {size} (ulimit -Hn is {hard})")
+            else:
+                self.idle_clients(size, rounds)
+
+    def idle_clients(self, size, rounds):
         """Each time a fresh server: one that had clients keeps their pages."""
         test = f"idle {size}"
         for number in range(1, rounds + 1):
@@ -296,6 +315,8 @@ class Bench:
 
     def piped_client(self):
         """A million requests through ./client and through nc -N."""
+        if not shutil.which("nc"):
+            return
         requests = b"".join(b"echo %d\n" % i for i in range(PIPED_REQUESTS))
         expected = b"".join(b"%d\n" % i for i in range(PIPED_REQUESTS))
         (server,) = self.start(["ours"])
@@ -359,6 +380,8 @@ class Bench:
         say("\nRatios of medians" + 16 * " " + "aim" +
             "".join(f"{place:>16}" for place in places))
         for words, key, aim in self.aims():
+            if all(self.ratio(place, *key) is None for place in places):
+                continue
             line = f"  {words:32}{'<=' if aim < 0 else '>='} {abs(aim):.2f}"
             for place in places:
                 ratio = self.ratio(place, *key)
@@ -379,6 +402,8 @@ class Bench:
     def write(self):
         directory = self.programs.out
         os.makedirs(directory, exist_ok=True)
+        if not self.rows:
+            return
         with open(os.path.join(directory, "bench.csv"), "w",
                   encoding="utf-8", newline="") as file:
             first = ["cores", "test", "server", "round"]
@@ -392,10 +417,11 @@ class Bench:
                                  for name, value in row.items()})
         with open(os.path.join(directory, "medians.csv"), "w",
                   encoding="utf-8", newline="") as file:
-            columns = ["cores", "mode", "connections", "server", "per_second",
+            columns = ["cores", "test", "mode", "connections", "server",
+                       "per_second",
                        "p50_us", "p90_us", "p99_us", "p999_us", "us_per_reply",
                        "waits_per_reply", "memory_mb", "rss_kb_per_client",
-                       "kernel_stack_kb_per_client", "test"]
+                       "kernel_stack_kb_per_client"]
             writer = csv.DictWriter(file, columns, lineterminator="\n",
                                     extrasaction="ignore")
             writer.writeheader()
@@ -415,6 +441,17 @@ class Bench:
         say(f"\n{directory}: bench.csv (every run), medians.csv, and *.svg")
 
 
+TESTS = {
+    "rr": Bench.request_and_reply,
+    "which": Bench.which_threads,
+    "pipe": Bench.pipelining,
+    "churn": Bench.churn,
+    "unix": Bench.unix_against_tcp,
+    "idle": Bench.idle,
+    "client": Bench.piped_client,
+}
+
+
 def stop_all(servers):
     for server in servers:
         server.stop()
@@ -430,8 +467,10 @@ def read_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true",
                         help="short runs on one core; ends within two minutes")
-    parser.add_argument("--cores", choices=["one", "free"],
-                        help="only this placement")
+    parser.add_argument("--cores", choices=["one", "free", "both"],
+                        help="placement (both; with --quick: one)")
+    parser.add_argument("--only", choices=TESTS, action="append",
+                        help="only this test; may be given again")
     parser.add_argument("--out", default="build/bench", metavar="directory")
     for name in ("server", "release", "client", "load", "bare", "python"):
         parser.add_argument(f"--{name}", required=True)
@@ -450,23 +489,11 @@ def main():
         f"load average {os.getloadavg()[0]:.2f}")
     for peer in bench.left_out:
         say(f"Left out: {peer}")
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    for cores in ([programs.cores] if programs.cores else
-                  ["one"] if programs.quick else ["one", "free"]):
+    placement = programs.cores or ("one" if programs.quick else "both")
+    for cores in ["one", "free"] if placement == "both" else [placement]:
         bench.cores = cores
-        bench.request_and_reply()
-        bench.silent_threads()
-        bench.pipelining()
-        bench.churn()
-        bench.unix_against_tcp()
-        for size, rounds in ([(1000, 1), (5000, 1)] if programs.quick else
-                             [(1000, 1), (5000, 3), (19000, bench.rounds)]):
-            if hard < size + 64:
-                say(f"\nLeft out: idle {size} (ulimit -Hn is {hard})")
-                continue
-            bench.idle(size, rounds)
-        if shutil.which("nc"):
-            bench.piped_client()
+        for name in programs.only or TESTS:
+            TESTS[name](bench)
     bench.print_aims()
     bench.write()
     say(f"{time.monotonic() - begin:.0f} seconds; "

@@ -68,7 +68,8 @@ struct options {
     bool datagrams;
     bool redis; /* the server is redis, which says +PONG where ours says pong */
     unsigned connections;
-    unsigned silent; /* more of them, that ping once and then say nothing */
+    unsigned in_flight; /* of them at a time, all in turn; 0: each of them */
+    unsigned silent;    /* more of them, that ping once and then say nothing */
     unsigned depth;
     unsigned bytes;
     double seconds;
@@ -96,6 +97,7 @@ struct line {
     unsigned number;
     long long asked; /* now() when the request was sent */
     size_t got;      /* bytes of the reply that have come */
+    bool waiting;    /* for a reply */
     bool leaving;    /* churn: `quit` is sent */
     bool done;       /* datagrams: waits for nothing any more */
     char datagram[32];
@@ -123,6 +125,7 @@ struct load {
     struct line *lines;
     unsigned opened; /* connections so far; numbers the next one */
     unsigned busy;   /* connections that wait for something */
+    unsigned turn;   /* whose turn it is to ask, with -f */
 
     char request[REQUEST_LIMIT];
     size_t request_length;
@@ -140,6 +143,8 @@ struct load {
     struct latencies latencies;
     struct usage before;
     struct usage after;
+    struct rusage own_before;
+    struct rusage own_after;
 };
 
 /* ---- Errors and the clock ------------------------------------------------*/
@@ -425,18 +430,23 @@ static bool receive(const struct load *load, struct line *line)
     const char *expected = line->leaving ? load->farewell : load->reply;
     size_t length = line->leaving ? load->farewell_length : load->reply_length;
     ssize_t count = recv(line->socket, bytes, sizeof bytes, 0);
+    size_t owed;
 
     if (count < 0)
         fail("the server has gone, recv on connection %u: %s", line->number,
-             strerror(errno));
+             errno == EAGAIN ? "no reply for 5 seconds" : strerror(errno));
     if (count == 0) {
         if (line->leaving && line->got == length)
             return true;
         fail("the server hung up on connection %u", line->number);
     }
-    if ((size_t)count > length - line->got ||
-        memcmp(bytes, expected + line->got, (size_t)count) != 0)
+    owed = length - line->got;
+    if (memcmp(bytes, expected + line->got,
+               (size_t)count < owed ? (size_t)count : owed) != 0)
         fail_on(line, bytes, (size_t)count);
+    if ((size_t)count > owed)
+        fail("more than the reply on connection %u: %zd bytes, %zu due",
+             line->number, count, owed);
     line->got += (size_t)count;
     return line->got == length && !line->leaving;
 }
@@ -447,7 +457,19 @@ static void ask(struct load *load, struct line *line, long long time)
 {
     line->asked = time;
     line->got = 0;
+    line->waiting = true;
     send_whole(line, load->request, load->request_length);
+}
+
+/* With -f somebody else asks next: the one who has been silent longest. */
+static struct line *next_to_ask(struct load *load, struct line *line)
+{
+    if (load->options.in_flight == 0)
+        return line;
+    do
+        line = &load->lines[load->turn++ % load->options.connections];
+    while (line->waiting);
+    return line;
 }
 
 /* The time at which a reply was taken is the time at which the next request is
@@ -459,9 +481,10 @@ static void on_reply(struct load *load, struct line *line)
     if (!receive(load, line))
         return;
     time = now();
+    line->waiting = false;
     record(&load->latencies, time - line->asked, load->options.depth);
     if (time < load->deadline)
-        ask(load, line, time);
+        ask(load, next_to_ask(load, line), time);
     else
         load->busy--;
 }
@@ -577,6 +600,7 @@ static void greet(struct load *load, struct line *line)
     ask(load, line, now());
     while (!receive(load, line))
         continue;
+    line->waiting = false;
 }
 
 static void begin(struct load *load)
@@ -586,11 +610,14 @@ static void begin(struct load *load)
     if (load->options.mode != CHURN)
         open_lines(load);
     load->before = look_at_server(load);
+    (void)getrusage(RUSAGE_SELF, &load->own_before);
     load->start = now();
     load->deadline =
         load->start + (long long)(load->options.seconds * NS_PER_SECOND);
-    load->busy = load->options.connections;
-    for (unsigned i = 0; i < load->options.connections; i++) {
+    load->busy = load->options.in_flight ? load->options.in_flight
+                                         : load->options.connections;
+    load->turn = load->busy;
+    for (unsigned i = 0; i < load->busy; i++) {
         if (load->options.datagrams)
             ask_by_datagram(load, &load->lines[i], now());
         else if (load->options.mode == CHURN)
@@ -630,6 +657,7 @@ static void run(struct load *load)
         show_progress(load, time);
     }
     load->end = now();
+    (void)getrusage(RUSAGE_SELF, &load->own_after);
     load->after = look_at_server(load);
     clear_progress(load);
 }
@@ -687,29 +715,33 @@ static void print_csv(const struct load *load)
     double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
 
     (void)printf(
-        "mode,transport,connections,silent,depth,bytes,seconds,replies,per_"
+        "mode,transport,connections,in_flight,silent,depth,bytes,seconds,"
+        "replies,per_"
         "second,"
         "lost,p50_us,p90_us,p99_us,p999_us,max_us,user_us,system_us,waits,"
-        "preempted,rss_kb,rss_kb_per_client,threads,kernel_stack_kb_per_client"
+        "preempted,load_preempted,rss_kb,rss_kb_per_client,threads,kernel_"
+        "stack_kb_per_client"
         "\n");
     (void)printf(
-        "%s,%s,%u,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
+        "%s,%s,%u,%u,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
         mode_names[options->mode],
         options->datagrams ? "udp"
         : options->path    ? "unix"
                            : "tcp",
-        options->connections, options->silent, options->depth, options->bytes,
-        seconds, latencies->total, (double)latencies->total / seconds,
-        load->lost, quantile(latencies, 500), quantile(latencies, 900),
+        options->connections, options->in_flight, options->silent,
+        options->depth, options->bytes, seconds, latencies->total,
+        (double)latencies->total / seconds, load->lost,
+        quantile(latencies, 500), quantile(latencies, 900),
         quantile(latencies, 990), quantile(latencies, 999),
         (double)latencies->longest / 1000);
-    (void)printf("%.3f,%.3f,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
+    (void)printf("%.3f,%.3f,%ld,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
                  per_reply_us(load, load->after.user_seconds -
                                         load->before.user_seconds),
                  per_reply_us(load, load->after.system_seconds -
                                         load->before.system_seconds),
                  load->after.waits - load->before.waits,
                  load->after.preempted - load->before.preempted,
+                 load->own_after.ru_nivcsw - load->own_before.ru_nivcsw,
                  load->after.rss_kb,
                  per_client(load, load->before.rss_kb, load->after.rss_kb),
                  load->after.threads,
@@ -740,9 +772,15 @@ static void print_server(const struct load *load)
         per_reply_us(load, after->user_seconds - before->user_seconds),
         per_reply_us(load, after->system_seconds - before->system_seconds));
     if (load->options.mode != CHURN) /* its threads took their counts along */
-        (void)printf("switches     %.3f waits, %.3f preemptions per reply\n",
-                     (double)(after->waits - before->waits) / replies,
-                     (double)(after->preempted - before->preempted) / replies);
+        (void)printf(
+            "switches     server %.2f waits, %.2f preemptions; "
+            "load %.2f waits, %.2f preemptions per reply\n",
+            (double)(after->waits - before->waits) / replies,
+            (double)(after->preempted - before->preempted) / replies,
+            (double)(load->own_after.ru_nvcsw - load->own_before.ru_nvcsw) /
+                replies,
+            (double)(load->own_after.ru_nivcsw - load->own_before.ru_nivcsw) /
+                replies);
 }
 
 static void print_table(const struct load *load)
@@ -758,6 +796,8 @@ static void print_table(const struct load *load)
         (void)printf(", %u requests in a segment", options->depth);
     if (options->mode == ECHO)
         (void)printf(", %u bytes", options->bytes);
+    if (options->in_flight > 0)
+        (void)printf(", %u asking at a time", options->in_flight);
     if (options->silent > 0)
         (void)printf(", beside %u silent ones", options->silent);
     (void)printf("\nreplies      %lu in %.2f s, %.0f per second\n",
@@ -777,7 +817,8 @@ static void print_table(const struct load *load)
 
 static const char usage[] =
     "usage: load [-cru] [-n connections] [-t seconds] [-d depth] [-s bytes]\n"
-    "            [-i idle] [-P pid] mode [address [port]]      (127.0.0.1 "
+    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]      "
+    "(127.0.0.1 "
     "1208)\n"
     "       load [options] -U path mode\n";
 
@@ -790,6 +831,7 @@ static const char help[] =
     "\n"
     "  -c    CSV instead of a table\n"
     "  -d    requests in a segment, 1 to 1000 (64)\n"
+    "  -f    so many of the connections ask at a time, all in turn (all)\n"
     "  -h    show this help\n"
     "  -i    idle connections beside them, pinged once (0)\n"
     "  -n    connections (16)\n"
@@ -860,6 +902,11 @@ static void read_operands(struct options *options, char **operands)
         misuse("-u", "goes with rr and with an address only");
     if (options->silent > 0 && (options->datagrams || options->mode == IDLE))
         misuse("-i", "goes with connections that are not idle themselves");
+    if (options->in_flight > options->connections)
+        misuse("-f", "more in flight than there are connections (-n)");
+    if (options->in_flight > 0 &&
+        (options->datagrams || options->mode == CHURN || options->mode == IDLE))
+        misuse("-f", "goes with rr, pipe and echo on connections");
     if (options->redis && options->mode == ECHO)
         misuse("-r", "redis has an echo of another form");
     if (options->mode != PIPE)
@@ -878,7 +925,7 @@ static struct options read_options(int argc, char **argv)
                               .port = "1208"};
     int letter;
 
-    while ((letter = getopt(argc, argv, ":cd:hi:n:P:rs:t:U:u")) != -1) {
+    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rs:t:U:u")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
@@ -887,6 +934,9 @@ static struct options read_options(int argc, char **argv)
             break;
         case 'd':
             options.depth = whole_number("-d", optarg, DEPTH_MAXIMUM);
+            break;
+        case 'f':
+            options.in_flight = whole_number("-f", optarg, CONNECTIONS_MAXIMUM);
             break;
         case 'h':
             (void)printf("%s%s", usage, help);
