@@ -253,7 +253,7 @@ MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKEN = re.compile(
     r"(?P<address>\b\d+(?:\.\d+){3}\b|::(?:[0-9a-f]+(?![\w.]))?)"
     r"|(?P<pointer>\b0x[0-9a-f]+\b)"
-    r"|(?P<id>\b(?=[a-fA-F]*\d)[0-9a-fA-F]{8,}\b)"
+    r"|(?P<id>\b(?=[a-fA-F]*\d)(?=\d*[a-fA-F])[0-9a-fA-F]{8,}\b)"
     r"|(?P<number>(?<![A-Za-z_\d])\d+)"
     rf"|(?P<month>\b(?:{MONTHS})\b)"
     r"|(?P<user>\broot\b)")
@@ -454,7 +454,7 @@ class Session:
         self.terminals = {}
         self.numbers = Numbers(lab.fixed)
 
-    def wait(self, terminal, done):
+    def wait(self, terminal, done, quiet=BOUND):
         """Reads until done() or the bound; the other terminals are read too,
         so that nothing blocks on a full pty. Returns whether it is done."""
         deadline = time.monotonic() + BOUND
@@ -466,7 +466,7 @@ class Session:
                 if other is not terminal:
                     other.read(0)
             now = time.monotonic()
-            if now > deadline or (self.show and now - quiet_since > 2):
+            if now > deadline or now - quiet_since > quiet:
                 return False
         return True
 
@@ -545,7 +545,7 @@ class Session:
             if ended or (in_gdb and ready):
                 found.append(self.numbers.match(expected, text, True))
                 return True
-            if must_end or in_gdb:
+            if must_end or in_gdb or self.show:
                 return False
             length = self.numbers.match(expected, text, False)
             if length is not None:
@@ -555,7 +555,9 @@ class Session:
             return (ANY_LINES not in expected
                     and text.count("\n") >= max(len(expected), 1))
 
-        in_time = self.wait(terminal, done)
+        # To show what comes when nobody knows what comes: until it is quiet.
+        quiet = 2 if self.show and not must_end else BOUND
+        in_time = self.wait(terminal, done, quiet)
         actual = terminal.output()
         if terminal.at_prompt():
             terminal.running = ""
@@ -563,11 +565,10 @@ class Session:
             if not self.show:
                 raise self.mismatch(step, expected, actual, in_time)
             terminal.pending = ""
-        elif terminal.at_prompt() or in_gdb:
+        elif terminal.at_prompt() or in_gdb or self.show:
             terminal.pending = ""
         else:
             terminal.pending = terminal.text()[found[-1]:]
-            actual = actual[: found[-1]]
         if self.show:
             step.output = actual.rstrip("\n").split("\n") if actual else []
         terminal.loose = expected[-1:] == [ANY_LINES]
@@ -592,6 +593,16 @@ class Session:
         if step.kind != "|" and not (step.kind in "$#" and step.text == ""):
             self.type(terminal, step)
         self.compare(terminal, step)
+
+    def show_pending(self, step):
+        """What came in a terminal since it was last looked at."""
+        for name, terminal in self.terminals.items():
+            late = terminal.output()
+            if late and not (step.kind == "|" and step.terminal == name):
+                print("\n".join(f"{name}| {line}" for line
+                                in late.rstrip("\n").split("\n")))
+                terminal.pending = terminal.prompt if terminal.at_prompt() \
+                    else ""
 
     def finish(self):
         """The end: every terminal at its prompt, nothing more said or left."""
@@ -618,10 +629,13 @@ class Session:
         try:
             for block in blocks:
                 for step in block:
+                    if self.show:
+                        self.show_pending(step)
                     self.do(step)
+                    if self.show and step.shown():
+                        print("\n".join(step.shown()))
                 if self.show:
-                    print("\n".join(line for step in block
-                                    for line in step.shown()), "\n", sep="")
+                    print()
             self.finish()
         finally:
             for terminal in self.terminals.values():
