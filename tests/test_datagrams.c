@@ -640,10 +640,11 @@ static void lost_replies_do_not_fill_the_log(void)
 static void a_peer_that_is_gone_disturbs_nobody(void)
 {
     struct program server;
-    int peer;
 
     CU_ASSERT_FATAL(start_server(&server, "-u", NULL));
     for (int i = 0; i < 5; i++) {
+        int peer;
+
         freeze(&server);
         peer = udp_to("127.0.0.1", server.port);
         say(peer, "ping\n");
