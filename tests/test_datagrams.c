@@ -525,10 +525,11 @@ static void options_for_clients_have_no_meaning(void)
 static int raw_socket(void)
 {
     int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+    const char *ci = getenv("CI");
 
     if (raw < 0) {
         (void)fprintf(stderr, "\n  SKIPPED, needs root: forged senders\n");
-        if (getenv("CI") != NULL)
+        if (ci != NULL && strcmp(ci, "true") == 0)
             CU_FAIL("needs root");
     }
     return raw;
