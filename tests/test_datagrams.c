@@ -1205,7 +1205,7 @@ static int private_directories(void)
 
     CU_ASSERT_FATAL(entries != NULL);
     while ((entry = readdir(entries)) != NULL)
-        count += entry->d_name[0] != '.';
+        count += strncmp(entry->d_name, "client-", 7) == 0;
     (void)closedir(entries);
     return count;
 }
