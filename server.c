@@ -805,7 +805,9 @@ static void answer_datagrams(struct server *server)
     bool failing = false;
 
     /* A Unix domain peer that does not read would make sendto() wait until it
-     * does, and everybody else with it. Its reply is lost instead. */
+     * does, and everybody else with it. Its reply is lost instead. Not so if it
+     * has connected: then its replies lie in our own send buffer, as many as
+     * fit, and nobody else is answered until it reads or leaves. */
     (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &at_once,
                      sizeof at_once);
     while (after_stop < DATAGRAMS_AFTER_STOP) {

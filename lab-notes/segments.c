@@ -34,9 +34,12 @@ struct connection {
 };
 
 /* The network sends the high byte first, and any address may be odd. */
-static uint32_t number(const unsigned char *bytes, int count)
+static uint32_t number(const unsigned char *bytes, size_t count)
 {
-    return count ? number(bytes, count - 1) << 8 | bytes[count - 1] : 0;
+    uint32_t value = 0;
+
+    memcpy((char *)&value + sizeof value - count, bytes, count);
+    return ntohl(value);
 }
 
 /* Reads an IPv4 packet (RFC 791) with a TCP segment (RFC 9293). The lengths in
@@ -44,14 +47,15 @@ static uint32_t number(const unsigned char *bytes, int count)
 static bool parse_segment(const unsigned char *packet, size_t size,
                           struct segment *s)
 {
-    size_t ip = size < 20 ? 0 : (packet[0] & 15U) * 4; /* the header's size */
+    size_t ip =
+        size < 20 ? 0 : (packet[0] & (size_t)15) * 4; /* the header's size */
     size_t total = ip < 20 ? 0 : number(packet + 2, 2);
     size_t header;
 
     if (total < ip + 20 || total > size || packet[0] >> 4 != 4 ||
         packet[9] != IPPROTO_TCP || number(packet + 6, 2) & 0x1fff)
         return false; /* the last: the rest of a packet in fragments */
-    header = (packet[ip + 12] >> 4) * 4U;
+    header = (size_t)4 * (packet[ip + 12] >> 4);
     if (header < 20 || header > total - ip)
         return false;
     for (size_t end = 0; end < 2; end++) {
@@ -66,8 +70,7 @@ static bool parse_segment(const unsigned char *packet, size_t size,
     return true;
 }
 
-/* The segment's connection, new if unknown, or if a SYN alone begins it. Where
- * two have the same place the later takes it. `from`: the end that sent it. */
+/* The segment's connection; a new one if it is unknown, or a SYN begins it. */
 static struct connection *find(const struct segment *s, int from)
 {
     static struct connection table[2 * 256]; /* by the ports' low bytes */
@@ -85,8 +88,7 @@ static struct connection *find(const struct segment *s, int from)
     return c;
 }
 
-/* Makes the sequence numbers relative, and names the step. SYN and FIN take a
- * number each, as a byte does. An ACK of the FIN is part of the close. */
+/* Makes numbers relative and names the step. SYN and FIN count as a byte. */
 static const char *step(struct segment *s)
 {
     int from = memcmp(s->end[0], s->end[1], 6) > 0;
@@ -94,8 +96,7 @@ static const char *step(struct segment *s)
     bool opening = !c->open;
 
     c->open = !(s->flags & SYN);
-    if (!c->open)
-        c->zero[from] = s->seq;
+    c->zero[from] = c->open ? c->zero[from] : s->seq;
     s->seq -= c->zero[from];
     s->ack = s->flags & ACK ? s->ack - c->zero[!from] : 0;
     if (s->flags & FIN)
@@ -106,8 +107,7 @@ static const char *step(struct segment *s)
     return opening && s->length == 0 ? "handshake" : "data";
 }
 
-/* Prints a packet to or from `port`: the client on the left, an arrow from the
- * sender, and the payload without bytes that a terminal takes for orders. */
+/* Prints a packet of `port`: client left, payload safe for any terminal. */
 static void show(FILE *out, unsigned port, const unsigned char *ip, size_t n)
 {
     static const char names[][5] = {"FIN ", "SYN ", "RST ", "PSH ", "ACK "};

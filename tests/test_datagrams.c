@@ -520,10 +520,11 @@ static void options_for_clients_have_no_meaning(void)
 static int raw_socket(void)
 {
     int raw = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+    const char *ci = getenv("CI");
 
     if (raw < 0) {
         (void)fprintf(stderr, "\n  SKIPPED, needs root: forged senders\n");
-        if (getenv("CI") != NULL)
+        if (ci != NULL && strcmp(ci, "true") == 0)
             CU_FAIL("needs root");
     }
     return raw;
@@ -635,10 +636,11 @@ static void lost_replies_do_not_fill_the_log(void)
 static void a_peer_that_is_gone_disturbs_nobody(void)
 {
     struct program server;
-    int peer;
 
     CU_ASSERT_FATAL(start_server(&server, "-u", NULL));
     for (int i = 0; i < 5; i++) {
+        int peer;
+
         freeze(&server);
         peer = udp_to("127.0.0.1", server.port);
         say(peer, "ping\n");
@@ -1195,7 +1197,7 @@ static int private_directories(void)
 
     CU_ASSERT_FATAL(entries != NULL);
     while ((entry = readdir(entries)) != NULL)
-        count += entry->d_name[0] != '.';
+        count += strncmp(entry->d_name, "client-", 7) == 0;
     (void)closedir(entries);
     return count;
 }
