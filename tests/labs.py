@@ -350,9 +350,11 @@ class Numbers:
         diff = list(difflib.unified_diff(expected, plain, "printed", "happened",
                                          lineterm="", n=100))
         if not diff:
-            diff = ["(no line differs by itself; the numbers so far: "
-                    + ", ".join(f"{a} is {b}" for a, b in self.known.items())
-                    + ")"] + actual
+            here = {token[0] for line in expected
+                    for token in TOKEN.finditer(line)} & set(self.known)
+            diff = ["(no line differs by itself; from before: " + ", ".join(
+                f"{number} is {self.known[number]}" for number in sorted(here))
+                + ")"] + actual
         return "\n".join("    " + line for line in diff)
 
 
@@ -360,6 +362,16 @@ class Numbers:
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 OWN_PROMPT = re.compile(r"(?:^|(?<=\n))(?:\(gdb\) |telnet> )\Z")
+
+
+def reset_signals():
+    """As a terminal starts its shell. What is ignored stays ignored in all that
+    is started: Python ignores SIGPIPE, and a shell script SIGINT for its jobs
+    in the background, so ^C would do nothing there."""
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT,
+                   signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 class Terminal:
@@ -385,8 +397,7 @@ class Terminal:
             "bash", ["--norc", "--noprofile", "--noediting", "-i"],
             cwd=directory, env=environment, dimensions=(50, 100),
             encoding="utf-8", codec_errors="replace",
-            # Python ignores SIGPIPE, and what it starts inherits that.
-            preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+            preexec_fn=reset_signals)
         self.child.delaybeforesend = None
 
     def read(self, seconds):
@@ -438,7 +449,10 @@ class Terminal:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.child.close(force=True)
+        try:
+            self.child.close(force=True)
+        except self.pexpect.ExceptionPexpect:
+            pass  # it is ending: SIGKILL takes no refusal, only time
 
 
 # ---- Doing a lab -------------------------------------------------------------
