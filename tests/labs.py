@@ -44,8 +44,9 @@ the end each terminal must be back at its prompt with nothing left running. But
 
 LINES THAT THE RUNNER READS
 
-    Tools: `cc`, `make`, `tcpdump`, root.     programs that must be there; in
-                                              the plain word root: be root
+    Tools: `cc`, `make`, `tcpdump`, root.     programs that must be there; the
+                                              plain words root and namespaces:
+                                              be root, be allowed to unshare(1)
     Fixed numbers: 3, 4.                      they match themselves only
     Isolation: none, since ...                do not use namespaces
 
@@ -219,8 +220,10 @@ class Lab:
         names = re.findall(r"`([^`]+)`", part.tools)
         absent = [name for name in names if shutil.which(name) is None]
         plain = re.sub(r"`[^`]*`", "", part.tools)
-        if re.search(r"\broot\b", plain) and os.geteuid() != 0:
+        if re.search(r"\broot\b", plain) and not is_root():
             absent.append("root")
+        if re.search(r"\bnamespaces\b", plain) and not isolation():
+            absent.append("namespaces")
         return absent
 
     def plan(self):
@@ -350,9 +353,11 @@ class Numbers:
         diff = list(difflib.unified_diff(expected, plain, "printed", "happened",
                                          lineterm="", n=100))
         if not diff:
-            diff = ["(no line differs by itself; the numbers so far: "
-                    + ", ".join(f"{a} is {b}" for a, b in self.known.items())
-                    + ")"] + actual
+            here = {token[0] for line in expected
+                    for token in TOKEN.finditer(line)} & set(self.known)
+            diff = ["(no line differs by itself; from before: " + ", ".join(
+                f"{number} is {self.known[number]}" for number in sorted(here))
+                + ")"] + actual
         return "\n".join("    " + line for line in diff)
 
 
@@ -360,6 +365,16 @@ class Numbers:
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 OWN_PROMPT = re.compile(r"(?:^|(?<=\n))(?:\(gdb\) |telnet> )\Z")
+
+
+def reset_signals():
+    """As a terminal starts its shell. What is ignored stays ignored in all that
+    is started: Python ignores SIGPIPE, and a shell script SIGINT for its jobs
+    in the background, so ^C would do nothing there."""
+    for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT,
+                   signal.SIGHUP, signal.SIGTERM, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 class Terminal:
@@ -385,8 +400,7 @@ class Terminal:
             "bash", ["--norc", "--noprofile", "--noediting", "-i"],
             cwd=directory, env=environment, dimensions=(50, 100),
             encoding="utf-8", codec_errors="replace",
-            # Python ignores SIGPIPE, and what it starts inherits that.
-            preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
+            preexec_fn=reset_signals)
         self.child.delaybeforesend = None
 
     def read(self, seconds):
@@ -438,7 +452,10 @@ class Terminal:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        self.child.close(force=True)
+        try:
+            self.child.close(force=True)
+        except self.pexpect.ExceptionPexpect:
+            pass  # it is ending: SIGKILL takes no refusal, only time
 
 
 # ---- Doing a lab -------------------------------------------------------------
@@ -586,7 +603,7 @@ class Session:
     def do(self, step):
         if step.kind in "$#":
             terminal = self.open(step.terminal)
-            if step.kind == "#" and os.geteuid() != 0:
+            if step.kind == "#" and not is_root():
                 raise LabError(f"line {step.where}: say root in the Tools line")
         else:
             terminal = self.terminals[step.terminal]
@@ -682,6 +699,17 @@ def do_lab(path, show):
 
 
 # ---- Namespaces --------------------------------------------------------------
+
+
+def is_root():
+    """Real root, not the one that a user namespace gives to everybody: that one
+    may not do all that programs for root expect (tcpdump changes its user)."""
+    try:
+        with open("/proc/self/uid_map", encoding="ascii") as file:
+            everybody = file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        everybody = True
+    return os.geteuid() == 0 and everybody
 
 
 def isolation():

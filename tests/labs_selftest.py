@@ -5,7 +5,7 @@ Each test writes a small lab, gives it to labs.py and looks at the exit status
 and at the words. Most need no more than bash, so this takes seconds.
 """
 import os
-import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -179,6 +179,13 @@ class Terminals(RunnerTest):
         self.passes("a$ sleep 100", "a> ^C", "a$ echo $?", "130")
         self.passes("a$ sh -c 'trap \"echo caught; exit\" INT; echo go; cat'",
                     "go", "a> ^C", "caught")
+
+    def test_keys_work_though_the_runner_was_started_in_the_background(self):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.passes("a$ sleep 100", "a> ^C", bound="5")
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_what_another_terminal_shows_later(self):
         self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe",
