@@ -109,6 +109,8 @@ def talks(server_program, *words, sender=None):
         assert peer.reads("Hello,  socket\n") == ""
         if sender is None:
             looks_connectionless(server_program)
+        # Not by SIGKILL: it has files of its own to remove.
+        peer.stop()
 
 
 def looks_connectionless(server_program):
@@ -187,7 +189,10 @@ def with_our_client():
         talks(ours, client, "-u", "::1", ours.port)
     with tempfile.TemporaryDirectory() as scratch:
         with server("-u", "-U", scratch + "/server") as ours:
-            talks(ours, client, "-u", "-U", scratch + "/server", sender="/")
+            os.environ["TMPDIR"] = scratch
+            talks(ours, client, "-u", "-U", scratch + "/server",
+                  sender=scratch + "/client-")
+            del os.environ["TMPDIR"]
             assert ours.stop()[0] == 0
         assert os.listdir(scratch) == []
 

@@ -1269,6 +1269,39 @@ static void the_client_removes_its_path(void)
     CU_ASSERT(private_directories() == 0);
 }
 
+static void a_private_directory_is_needed(void)
+{
+    struct program server;
+    struct program client;
+    const char *path = scratch("server");
+    char line[256];
+
+    CU_ASSERT_FATAL(start_server(&server, "-u", "-U", path, NULL));
+    (void)setenv("TMPDIR", scratch("missing"), 1);
+    CU_ASSERT_FATAL(
+        start(&client, (const char *[]){"client", "-uU", path, NULL}));
+    (void)snprintf(line, sizeof line,
+                   "Fail to make a directory to be answered in, %s: "
+                   "No such file or directory",
+                   path);
+    CU_ASSERT(next_line_is(client.errors, line));
+    CU_ASSERT(wait_for_end(&client) == 1);
+
+    /* Set, but to nothing: /tmp, then. */
+    (void)setenv("TMPDIR", "", 1);
+    CU_ASSERT_FATAL(
+        start(&client, (const char *[]){"client", "-uU", path, NULL}));
+    (void)unsetenv("TMPDIR");
+    type(&client, "foo\nping\n");
+    CU_ASSERT(next_line_is(client.output, "pong"));
+    CU_ASSERT(next_line(server.output, line, sizeof line));
+    CU_ASSERT(strstr(line, "Datagram from /tmp/client-") == line);
+    CU_ASSERT(strstr(line, "/client: Unsupported command: foo") != NULL);
+    end_input(&client);
+    CU_ASSERT(wait_for_end(&client) == 0);
+    CU_ASSERT(stop(&server) == 0);
+}
+
 /* A signal in the very moment in which the directory appears. */
 static void an_early_signal_leaves_nothing_behind(void)
 {
@@ -1338,6 +1371,7 @@ static const struct test tests[] = {
     {"a_refusal_is_told", a_refusal_is_told},
     {"long_lines_are_lost_alone", long_lines_are_lost_alone},
     {"the_client_removes_its_path", the_client_removes_its_path},
+    {"a_private_directory_is_needed", a_private_directory_is_needed},
     {"an_early_signal_leaves_nothing_behind",
      an_early_signal_leaves_nothing_behind},
     {NULL, NULL}};
