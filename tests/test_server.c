@@ -388,20 +388,40 @@ static void path_of_a_live_server(void)
 
 /* A server that is too busy to accept is alive: its backlog is full, and the
  * question whether it lives must neither hang nor count as no. */
-static void path_of_a_stopped_server(void)
+static void path_of_a_busy_server(void)
 {
+    static int waiting[2 * SOMAXCONN];
     struct program server;
-    const char *path = scratch("stopped");
+    const char *path = scratch("busy");
+    struct rlimit limit;
     char expected[256];
+    size_t count = 0;
 
+    CU_ASSERT_EQUAL_FATAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
     CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
     CU_ASSERT_EQUAL(kill(server.pid, SIGSTOP), 0);
+    do {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+        (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+        waiting[count] =
+            socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        CU_ASSERT_FATAL(waiting[count] >= 0);
+        if (connect(waiting[count++], (struct sockaddr *)&address,
+                    sizeof address) < 0)
+            break;
+    } while (count < sizeof waiting / sizeof *waiting);
+    CU_ASSERT_EQUAL(errno, EAGAIN);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: Address already in use",
                    path);
     CU_ASSERT(fails_to_start("-U", path, expected));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGCONT), 0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    while (count > 0)
+        (void)close(waiting[--count]);
+    CU_ASSERT_EQUAL(kill(server.pid, SIGKILL), 0);
+    CU_ASSERT_EQUAL(wait_for_end(&server), 128 + SIGKILL);
 }
 
 static void path_that_is_no_socket(void)
@@ -607,6 +627,7 @@ static bool start_limited(struct program *server, rlim_t descriptors)
 static void out_of_descriptors(void)
 {
     struct program server;
+    struct pollfd errors = {.events = POLLIN};
     char line[256];
     int first;
     int second;
@@ -614,6 +635,7 @@ static void out_of_descriptors(void)
     if (is_skipped("valgrind needs descriptors of its own"))
         return;
     CU_ASSERT_FATAL(start_limited(&server, 5)); /* 0-3, and one client */
+    errors.fd = server.errors;
     first = served(connect_to("127.0.0.1", server.port));
     second = connect_to("127.0.0.1", server.port);
     CU_ASSERT_FATAL(second >= 0);
@@ -621,6 +643,8 @@ static void out_of_descriptors(void)
     CU_ASSERT(next_line_is(server.errors,
                            "Fail to connect, accept: Too many open files"));
     (void)served(first);
+    /* Three pauses of the accept loop later it has not said so again. */
+    CU_ASSERT_EQUAL(poll(&errors, 1, 350), 0);
     (void)close(first);
     CU_ASSERT(receives(second, "at last\n"));
     (void)close(second);
@@ -849,11 +873,21 @@ static void stop_with_idle_clients(void)
         /* One of them has begun a line. */
         CU_ASSERT(send_text(clients[2], "ping\nhalf a l"));
         CU_ASSERT(receives(clients[2], "pong\n"));
-        stops_orderly(&server, stop_signals[i]);
+        CU_ASSERT_EQUAL(kill(server.pid, stop_signals[i]), 0);
+        /* Each is woken and sent off: it is not the end of the process that
+         * ends their connections. */
         for (int j = 0; j < 3; j++) {
+            char closed[128];
+
+            (void)snprintf(closed, sizeof closed,
+                           "Connection from 127.0.0.1:%d closed.",
+                           own_port(clients[j]));
             CU_ASSERT(receives_end(clients[j]));
             (void)close(clients[j]);
+            CU_ASSERT(line_comes(server.output, closed));
         }
+        CU_ASSERT(next_line_is(server.output, "Server Stopped."));
+        CU_ASSERT_EQUAL(wait_for_end(&server), 0);
     }
 }
 
@@ -1099,7 +1133,7 @@ int main(int argc, char **argv)
         {"path_fresh_and_removed", path_fresh_and_removed},
         {"path_stale_is_replaced", path_stale_is_replaced},
         {"path_of_a_live_server", path_of_a_live_server},
-        {"path_of_a_stopped_server", path_of_a_stopped_server},
+        {"path_of_a_busy_server", path_of_a_busy_server},
         {"path_that_is_no_socket", path_that_is_no_socket},
         {"path_in_no_directory", path_in_no_directory},
         {"path_up_to_the_limit", path_up_to_the_limit},
