@@ -655,7 +655,7 @@ static void admit(struct server *server, int socket,
         turn_away(socket, name, words);
         return;
     }
-    memcpy(client->name, name, sizeof name);
+    (void)strcpy(client->name, name);
     if (client->turned_away)
         (void)fprintf(stderr, "Connection from %s refused: %s", name, words);
     else
