@@ -271,8 +271,8 @@ def tcpdump(copy):
 # The patch, the tool, the variant to build, and what the report must say.
 CASES = (
     ("1-loop-variable", thread_sanitizer, "SANITIZE=thread",
-     r"data race(.*\n)+?.*Previous read of size 8 .* by thread T1:\n"
-     r" +#0 serve "),
+     r"data race(.*\n)+?.* by main thread:\n(.*\n)+?.*admit(.*\n)+?"
+     r".*Previous .* by thread T1:\n(.*\n)+?.*Location is stack of main thread"),
     ("2-count-without-lock", helgrind, "",
      r"Possible data race during write of size 8 .*\n"
      r".*Locks held: none\n.* leave_place "),

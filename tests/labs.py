@@ -65,6 +65,7 @@ import argparse
 import difflib
 import fcntl
 import getpass
+import importlib.util
 import os
 import re
 import secrets
@@ -777,9 +778,7 @@ def main():
         sys.exit(do_lab(options.labs[0], options.show))
 
     in_ci = os.environ.get("CI") == "true"
-    try:
-        import pexpect  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("pexpect") is None:
         print("SKIP all labs: missing python3-pexpect")
         print(f"0 passed, {int(in_ci)} failed, {int(not in_ci)} skipped")
         sys.exit(in_ci)

@@ -236,9 +236,21 @@ class End(RunnerTest):
         words = self.fails(f"a$ {name}", bound="1")
         self.assertIn("terminal a", words)
         self.fails(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234", bound="1")
-        listed = subprocess.run(["ps", "-A", "-o", "args="], check=True,
-                                capture_output=True, text=True).stdout
-        self.assertNotIn(name, listed)
+        self.assertNotIn(name, self.processes())
+
+    def test_without_namespaces_it_is_ended_too(self):
+        name = f"sleep 96{os.getpid()}"
+        status, words = run(
+            "Isolation: none, since this is to test the cleaning up.\n"
+            + console(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234",
+                      f"b$ {name}"), bound="1")
+        self.assertEqual(status, 1, words)
+        self.assertNotIn(name, self.processes())
+
+    @staticmethod
+    def processes():
+        return subprocess.run(["ps", "-A", "-o", "args="], check=True,
+                              capture_output=True, text=True).stdout
 
     def test_a_program_left_in_the_background_fails(self):
         words = self.fails("a$ sleep 97 &", "[1] 1234", bound="1")
