@@ -54,10 +54,12 @@ VARIANT_FLAGS := -fsanitize=$(SANITIZE)$(if $(filter address,$(SANITIZE)),$(comm
     -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 \
     -DTHREAD_STACK_BYTES=1048576
 endif
+# Without -fstack-clash-protection: it touches every page of a frame on entry,
+# 8 KB more memory for each client, and no frame of ours has a variable size.
 ifdef RELEASE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)release
 VARIANT_FLAGS := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
-    -fstack-clash-protection -fPIE -pie -Wl,-z,relro,-z,now
+    -fPIE -pie -Wl,-z,relro,-z,now
 endif
 ifdef COVERAGE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)coverage

@@ -29,8 +29,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER_BYTES (64 * 1024)
-#define HOST_BYTES (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
+#define BUFFER_BYTES ((size_t)64 * 1024)
+#define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define SECONDS_MAXIMUM 1000000
 
 struct options {
@@ -42,8 +42,15 @@ struct options {
     const char *path; /* not NULL: a Unix domain socket */
 };
 
-/* What the two threads share. The socket is set before the second one starts;
- * the rest is guarded by the lock. */
+/* What became of the datagrams that we had to send (-u). */
+struct tally {
+    unsigned long sent;
+    unsigned long expected; /* of these ask for a reply: ping and echo */
+    int error;              /* why no more were sent */
+};
+
+/* What the two threads share. The socket and the pipe are set before the second
+ * one starts; the flags and the tally are guarded by the lock. */
 struct connection {
     int socket;
     struct options options;
@@ -53,7 +60,10 @@ struct connection {
     bool quit_sent;
     bool input_ended;
     bool input_failed;
-    unsigned long expected; /* -u: replies that the datagrams sent ask for */
+    struct tally tally;
+
+    int input_end[2];       /* -u: a pipe, through which nothing is sent */
+    unsigned long received; /* -u: datagrams */
 };
 
 /* With -u -U: the path that we bind, for the server to answer to. The handlers
@@ -61,8 +71,7 @@ struct connection {
 static char own_directory[128];
 static char own_path[sizeof own_directory + sizeof "/client"];
 
-/* ---- Errors ----------------------------------------------------------------
- */
+/* ---- Errors ------------------------------------------------------------- */
 
 /* One line of reason, and exit 1. A failed client has nothing to finish. */
 static _Noreturn void fail(const struct connection *connection,
@@ -73,8 +82,7 @@ static _Noreturn void fail(const struct connection *connection,
     exit(EXIT_FAILURE);
 }
 
-/* ---- From standard input to the server --------------------------------------
- */
+/* ---- From standard input to the server ---------------------------------- */
 
 /* Follows what is sent line by line, however read(2) cuts it, to know whether
  * the server was asked to quit: then its hanging up is a good end. */
@@ -93,8 +101,22 @@ static bool is_quit(const struct follower *follower)
 static bool follow(struct follower *follower, const char *bytes, size_t count)
 {
     const char *end = bytes + count;
+    const char *last_line = end;
     bool quit = false;
 
+    /* Most input has no 'q' anywhere. Then no line of it is `quit`, and all
+     * that must be kept is the last one, which may go on. A million lines are
+     * passed over so, where parse() would take as long as to send them. */
+    if (memchr(bytes, 'q', count) == NULL &&
+        memchr(follower->line, 'q', follower->length) == NULL) {
+        while (last_line > bytes && last_line[-1] != '\n')
+            last_line--;
+        if (last_line > bytes) {
+            follower->length = 0;
+            follower->too_long = false;
+            bytes = last_line;
+        }
+    }
     while (bytes < end) {
         const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
         size_t part = (size_t)((newline ? newline : end) - bytes);
@@ -175,8 +197,7 @@ static void *send_input(void *argument)
         if (count < 0) {
             if (errno == EINTR)
                 continue;
-            (void)fprintf(stderr, "Fail to read standard input: %s\n",
-                          strerror(errno));
+            perror("Fail to read standard input");
             set_flag(connection, &connection->input_failed);
             break;
         }
@@ -195,8 +216,7 @@ static void *send_input(void *argument)
     return NULL;
 }
 
-/* ---- From the server to standard output -------------------------------------
- */
+/* ---- From the server to standard output --------------------------------- */
 
 static void write_output(const char *bytes, size_t count)
 {
@@ -206,8 +226,7 @@ static void write_output(const char *bytes, size_t count)
         if (written < 0 && errno != EINTR) {
             /* EPIPE: nobody wants to see more, as after `| head -1`. */
             if (errno != EPIPE)
-                (void)fprintf(stderr, "Fail to write standard output: %s\n",
-                              strerror(errno));
+                perror("Fail to write standard output");
             exit(EXIT_FAILURE);
         }
         if (written > 0) {
@@ -220,16 +239,36 @@ static void write_output(const char *bytes, size_t count)
 static _Noreturn void fail_after(const struct connection *connection,
                                  const char *what)
 {
-    char reason[64];
+    const unsigned seconds = connection->options.seconds;
 
-    if (errno == EAGAIN || errno == ETIMEDOUT) {
+    if (seconds > 0 && (errno == EAGAIN || errno == ETIMEDOUT)) {
+        char reason[64];
+
         (void)snprintf(reason, sizeof reason, "Timed out after %u second%s",
-                       connection->options.seconds,
-                       connection->options.seconds == 1 ? "" : "s");
-        if (connection->options.seconds > 0)
-            fail(connection, what, reason);
+                       seconds, seconds == 1 ? "" : "s");
+        fail(connection, what, reason);
     }
     fail(connection, what, strerror(errno));
+}
+
+/* Was it for the server to hang up? Yes, if we said `quit`, or have no more to
+ * say. The sending thread may be about to find that out: as long as standard
+ * input is readable, which an end of file is, it gets a moment to do so. */
+static bool is_good_end(struct connection *connection)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+
+    for (int i = 0; i < 500; i++) {
+        if (get_flag(connection, &connection->input_failed))
+            return false;
+        if (get_flag(connection, &connection->quit_sent) ||
+            get_flag(connection, &connection->input_ended))
+            return true;
+        if (poll(&input, 1, 1) == 0)
+            return false;
+        (void)poll(NULL, 0, 1);
+    }
+    return false;
 }
 
 /* Receives until the server ends the conversation. Returns the exit status. */
@@ -249,12 +288,7 @@ static int receive_output(struct connection *connection)
         }
     }
     (void)fprintf(stderr, "Connection closed by foreign host.\n");
-    if (get_flag(connection, &connection->input_failed))
-        return EXIT_FAILURE;
-    return get_flag(connection, &connection->quit_sent) ||
-                   get_flag(connection, &connection->input_ended)
-               ? EXIT_SUCCESS
-               : EXIT_FAILURE;
+    return is_good_end(connection) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* Both directions at once, until the server hangs up. The sending thread may be
@@ -277,44 +311,58 @@ static int converse_with_server(struct connection *connection)
     return receive_output(connection);
 }
 
-/* ---- Datagrams (-u)
- * ----------------------------------------------------------- */
+/* ---- Datagrams (-u) ----------------------------------------------------- */
 
-/* The sending side sends each line as one datagram, its '\n' included. A line
- * that fits no request is sent as well: whether it is answered is the server's
- * business. */
-static void send_datagram(struct connection *connection, const char *line,
+/* A line longer than any datagram: it is not sent, and the next ones are. */
+static void skip_line(struct connection *connection)
+{
+    (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
+                  strerror(EMSGSIZE));
+    set_flag(connection, &connection->input_failed);
+}
+
+/* Sends a line as one datagram, its '\n' included. A line that fits no request
+ * is sent as well: whether it is answered is the server's business. False if
+ * there is nobody to send to. send(2) tells what became of an earlier datagram
+ * (ECONNREFUSED, udp(7)), and tells it once: recv(2) does not learn of it. */
+static bool send_datagram(struct connection *connection, const char *line,
                           size_t length)
 {
     size_t text = length - (line[length - 1] == '\n');
     enum command command = parse(line, text).command;
 
-    (void)pthread_mutex_lock(&connection->lock);
-    if (length <= LINE_LIMIT &&
-        (command == PING_COMMAND || command == ECHO_COMMAND))
-        connection->expected++;
-    (void)pthread_mutex_unlock(&connection->lock);
     while (send(connection->socket, line, length, 0) < 0) {
-        if (errno == ECONNREFUSED || errno == ENOTCONN)
-            return; /* nobody there: the receiving side is told so, too */
+        if (errno == EMSGSIZE) {
+            skip_line(connection);
+            return true;
+        }
         if (errno == ENOBUFS || errno == EAGAIN) {
             (void)poll(NULL, 0, 1);
         } else if (errno != EINTR) {
-            (void)fprintf(stderr, "Fail to send, %s: %s\n", connection->peer,
-                          strerror(errno));
-            set_flag(connection, &connection->input_failed);
-            return;
+            int error = errno;
+
+            (void)pthread_mutex_lock(&connection->lock);
+            connection->tally.error = error;
+            (void)pthread_mutex_unlock(&connection->lock);
+            return false;
         }
     }
+    (void)pthread_mutex_lock(&connection->lock);
+    connection->tally.sent++;
+    if (command == PING_COMMAND || command == ECHO_COMMAND)
+        connection->tally.expected++;
+    (void)pthread_mutex_unlock(&connection->lock);
+    return true;
 }
 
-/* Cuts standard input into lines. read(2) and not getline(3), which would hold
- * the lock of stdin while it waits for a key: exit() waits for that lock. */
-static void *send_lines(void *argument)
+/* Cuts standard input into lines, to its end. read(2) and not getline(3), which
+ * would hold the lock of stdin while it waits for a key: exit() waits for that
+ * lock. */
+static void read_lines(struct connection *connection)
 {
-    struct connection *connection = argument;
     char buffer[BUFFER_BYTES];
     size_t length = 0;
+    bool skipping = false; /* inside a line that is too long */
     ssize_t count;
 
     while ((count = read(STDIN_FILENO, buffer + length,
@@ -326,38 +374,61 @@ static void *send_lines(void *argument)
         length += count > 0 ? (size_t)count : 0;
         while ((newline = memchr(line, '\n',
                                  (size_t)(buffer + length - line))) != NULL) {
-            send_datagram(connection, line, (size_t)(newline - line) + 1);
+            if (!skipping &&
+                !send_datagram(connection, line, (size_t)(newline - line) + 1))
+                return;
+            skipping = false;
             line = newline + 1;
-        }
-        if (line == buffer && length == sizeof buffer) {
-            /* More than any datagram holds. */
-            send_datagram(connection, line, length);
-            line = buffer + length;
         }
         length = (size_t)(buffer + length - line);
         memmove(buffer, line, length);
+        if (length == sizeof buffer) {
+            if (!skipping)
+                skip_line(connection);
+            skipping = true;
+            length = 0;
+        }
     }
     if (count < 0) {
-        (void)fprintf(stderr, "Fail to read standard input: %s\n",
-                      strerror(errno));
+        perror("Fail to read standard input");
         set_flag(connection, &connection->input_failed);
-    } else if (length > 0) {
-        send_datagram(connection, buffer, length);
+    } else if (length > 0 && !skipping) {
+        (void)send_datagram(connection, buffer, length);
     }
-    set_flag(connection, &connection->input_ended);
+}
+
+/* The sending thread. At its end it hangs up on the other one, which can wait
+ * for that and for a datagram at the same time, in poll(2). */
+static void *send_lines(void *argument)
+{
+    struct connection *connection = argument;
+
+    read_lines(connection);
+    (void)close(connection->input_end[1]);
     return NULL;
 }
 
-/* True if nothing more is to come: our input has ended, and each ping and echo
- * has its reply. */
-static bool all_answered(struct connection *connection, unsigned long received)
+static struct tally get_tally(struct connection *connection)
 {
-    bool answered;
+    struct tally tally;
 
     (void)pthread_mutex_lock(&connection->lock);
-    answered = connection->input_ended && received >= connection->expected;
+    tally = connection->tally;
     (void)pthread_mutex_unlock(&connection->lock);
-    return answered;
+    return tally;
+}
+
+static void receive_datagram(struct connection *connection)
+{
+    char buffer[BUFFER_BYTES];
+    ssize_t count = recv(connection->socket, buffer, sizeof buffer, 0);
+
+    if (count < 0 && errno != EINTR && errno != EAGAIN)
+        fail(connection, "reach", strerror(errno));
+    if (count >= 0) {
+        connection->received++;
+        write_output(buffer, (size_t)count);
+    }
 }
 
 /* Prints each datagram that comes back. After the end of our input the last
@@ -365,40 +436,41 @@ static bool all_answered(struct connection *connection, unsigned long received)
  * then there is nothing to wait for, and nobody who would say so. */
 static int exchange_datagrams(struct connection *connection)
 {
-    const long patience_ms =
-        1000L * (connection->options.seconds ? connection->options.seconds : 1);
-    const int slice_ms = 10;
-    long silent_ms = 0;
-    unsigned long received = 0;
-    char buffer[BUFFER_BYTES];
+    const unsigned seconds = connection->options.seconds;
+    const int patience_ms = 1000 * (int)(seconds > 0 ? seconds : 1);
+    bool ended = false;
+    struct tally tally = {.sent = 0};
     pthread_t sender;
-    int error = pthread_create(&sender, NULL, send_lines, connection);
+    int error;
 
+    if (pipe(connection->input_end) < 0)
+        fail(connection, "make a pipe", strerror(errno));
+    error = pthread_create(&sender, NULL, send_lines, connection);
     if (error != 0)
         fail(connection, "start a thread", strerror(error));
+
     (void)pthread_detach(sender);
 
-    while (!all_answered(connection, received) && silent_ms < patience_ms) {
-        struct pollfd input = {.fd = connection->socket, .events = POLLIN};
-        ssize_t count;
+    while (!ended || (connection->received < tally.sent && tally.error == 0)) {
+        struct pollfd waits[] = {
+            {.fd = connection->socket, .events = POLLIN},
+            {.fd = connection->input_end[0], .events = POLLIN}};
+        int ready = poll(waits, ended ? 1 : 2, ended ? patience_ms : -1);
 
-        if (poll(&input, 1, slice_ms) <= 0) {
-            if (get_flag(connection, &connection->input_ended))
-                silent_ms += slice_ms;
-            continue;
-        }
-        silent_ms = 0;
-        count = recv(connection->socket, buffer, sizeof buffer, 0);
-        if (count < 0 && errno != EINTR && errno != EAGAIN)
-            fail_after(connection, "receive");
-        if (count >= 0) {
-            received++;
-            write_output(buffer, (size_t)count);
+        if (ready == 0)
+            break;
+        if (ready > 0 && waits[0].revents != 0) {
+            receive_datagram(connection);
+        } else if (ready > 0) {
+            tally = get_tally(connection);
+            ended = true;
         }
     }
-    if (!all_answered(connection, received)) {
+    if (tally.error != 0)
+        fail(connection, "reach", strerror(tally.error));
+    if (connection->received < tally.expected) {
         (void)fprintf(stderr, "Replies that did not come: %lu of %lu\n",
-                      connection->expected - received, connection->expected);
+                      tally.expected - connection->received, tally.expected);
         return EXIT_FAILURE;
     }
     return get_flag(connection, &connection->input_failed) ? EXIT_FAILURE
@@ -421,6 +493,31 @@ static void on_end_signal(int number)
     (void)raise(number);
 }
 
+/* Has the signals that end us remove our path, but for those that our parent
+ * ignores for us (nohup(1)). Returns with them held, and the mask from before:
+ * one that comes between mkdtemp(3) and the handler's knowing of it would leave
+ * a directory behind. */
+static sigset_t handle_end_signals(void)
+{
+    const int numbers[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    struct sigaction action = {.sa_handler = on_end_signal,
+                               .sa_flags = (int)SA_RESETHAND};
+    struct sigaction inherited;
+    sigset_t held;
+    sigset_t before;
+
+    (void)sigemptyset(&action.sa_mask);
+    (void)sigemptyset(&held);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        (void)sigaddset(&held, numbers[i]);
+        if (sigaction(numbers[i], NULL, &inherited) == 0 &&
+            inherited.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &action, NULL);
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &held, &before);
+    return before;
+}
+
 /* A Unix domain datagram carries its sender's path, if it has one: without, the
  * server would not know where to answer. Ours lives in a directory that nobody
  * else can enter. */
@@ -428,28 +525,32 @@ static void bind_own_path(struct connection *connection)
 {
     struct sockaddr_un own = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
-    struct sigaction action = {.sa_handler = on_end_signal,
-                               .sa_flags = (int)SA_RESETHAND};
-    const int signals[] = {SIGHUP, SIGINT, SIGTERM};
-    char directory[sizeof own_directory];
+    sigset_t mask;
 
-    if (parent == NULL || strlen(parent) > 64)
+    if (parent == NULL || *parent == '\0' || strlen(parent) > 64)
         parent = "/tmp";
-    (void)snprintf(directory, sizeof directory, "%s/client-XXXXXX", parent);
-    (void)sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        (void)sigaction(signals[i], &action, NULL);
-    if (atexit(remove_own_path) != 0 || mkdtemp(directory) == NULL)
-        fail(connection, "make a directory to be answered in", strerror(errno));
-    (void)strcpy(own_directory, directory);
+    mask = handle_end_signals();
+    (void)snprintf(own_directory, sizeof own_directory, "%s/client-XXXXXX",
+                   parent);
+    if (mkdtemp(own_directory) == NULL) {
+        int error = errno;
+
+        *own_directory = '\0';
+        fail(connection, "make a directory to be answered in", strerror(error));
+    }
     (void)snprintf(own_path, sizeof own_path, "%s/client", own_directory);
     (void)strcpy(own.sun_path, own_path);
-    if (bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0)
-        fail(connection, "bind", strerror(errno));
+    if (atexit(remove_own_path) != 0 ||
+        bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0) {
+        int error = errno;
+
+        remove_own_path();
+        fail(connection, "bind", strerror(error));
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }
 
-/* ---- Connecting
- * ------------------------------------------------------------------ */
+/* ---- Connecting --------------------------------------------------------- */
 
 /* An address in the two parts that a person knows: "::1" and "1208". */
 struct endpoint {
@@ -478,13 +579,14 @@ static int connect_within(int socket, const struct sockaddr *address,
     struct pollfd output = {.fd = socket, .events = POLLOUT};
     int error = 0;
     socklen_t size = sizeof error;
-    int ready;
 
     if (seconds == 0)
         return connect(socket, address, length);
     if (fcntl(socket, F_SETFL, O_NONBLOCK) < 0)
         return -1;
     if (connect(socket, address, length) < 0) {
+        int ready;
+
         if (errno != EINPROGRESS)
             return -1;
         ready = poll(&output, 1, (int)seconds * 1000);
@@ -590,8 +692,7 @@ static void connect_to_host(struct connection *connection)
     fail_after(connection, "connect");
 }
 
-/* ---- Options
- * ------------------------------------------------------------------------ */
+/* ---- Options ------------------------------------------------------------ */
 
 static const char usage[] =
     "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)\n"
@@ -622,6 +723,17 @@ static unsigned read_seconds(const char *text)
     if (seconds < 1 || seconds > SECONDS_MAXIMUM)
         misuse("-w", "needs a whole number from 1 to 1000000");
     return (unsigned)seconds;
+}
+
+/* getaddrinfo(3) may read 66744 as 1208, and the empty port as 0. A name is its
+ * own business: `./client localhost http`. */
+static void check_port(const char *port)
+{
+    bool number = strspn(port, "0123456789") == strlen(port);
+    unsigned long value = strtoul(port, NULL, 10);
+
+    if (number && (value < 1 || value > 65535))
+        misuse("port", "needs a whole number from 1 to 65535");
 }
 
 static struct options read_options(int argc, char **argv)
@@ -680,11 +792,11 @@ static struct options read_options(int argc, char **argv)
         options.port = argv[optind++];
     if (optind < argc)
         misuse(argv[optind], "one operand too many");
+    check_port(options.port);
     return options;
 }
 
-/* ---- The start
- * ---------------------------------------------------------------------- */
+/* ---- The start ---------------------------------------------------------- */
 
 /* With standard input closed (`<&-`) the socket would become descriptor 0, and
  * the client would send the server's own replies back to it. */

@@ -16,11 +16,15 @@
 #include <sys/time.h>
 #include <time.h>
 
-/* The most that LINE_LIMIT bytes of input can ask for. The dearest request is
- * a command of one unprintable byte: "\xff\n", two bytes, is answered with
- * "Unsupported command: \xff\n" in 26. So the replies to one full input buffer
- * always fit, and no check for room is needed between them. */
-#define OUTPUT_LIMIT (13 * LINE_LIMIT)
+/* The replies to one input buffer of pings and echoes are no longer than it is,
+ * and one more reply always fits behind them. Only unknown commands have
+ * replies longer than themselves; so many of them are sent in several turns.
+ *
+ * Why not room for the worst case, 13 times the input? glibc keeps 16 KB of an
+ * ended thread's stack for the next thread and gives the rest back to the
+ * kernel (allocatestack.c). As long as a conversation fits those, the next one
+ * finds its pages in place. */
+#define OUTPUT_LIMIT (LINE_LIMIT + REPLY_LIMIT)
 
 /* How long a stopping server goes on answering a client that never pauses. */
 #define STOP_GRACE_MS 1500
@@ -29,10 +33,10 @@
  * to hang up: see hang_up(). */
 #define HANG_UP_MS 2000
 #define HANG_UP_STOPPING_MS 1000
-#define HANG_UP_BYTES (16 * 1024 * 1024)
+#define HANG_UP_BYTES ((size_t)16 * 1024 * 1024)
 
 /* With an idle limit, send() comes back this often to see whether it passed. */
-#define SEND_SLICE_MS 250
+#define SEND_SLICE_MS 250L
 
 /* How many bytes a client may put on the screen before it has sent as many. */
 #define SCREEN_ADVANCE 1024
@@ -68,8 +72,7 @@ struct conversation {
     char buffer[LINE_LIMIT + OUTPUT_LIMIT];
 };
 
-/* ---- Requests and replies: pure functions, bytes in and bytes out ----------
- */
+/* ---- Requests and replies: pure functions, bytes in and bytes out ------- */
 
 /* isspace(3) without '\n', which ends a line and so is never inside one, and
  * without the locale, in which other bytes could be spaces. */
@@ -165,8 +168,7 @@ size_t compose(struct request request, char *reply)
     return length;
 }
 
-/* ---- From the input buffer to the output buffer -----------------------------
- */
+/* ---- From the input buffer to the output buffer ------------------------- */
 
 /* Shows an unsupported command on the server's screen, in the same words as to
  * the client, while the client has credit: it earns a byte of screen with each
@@ -185,12 +187,18 @@ static void show(struct conversation *talk, const char *reply, size_t length)
     (void)fwrite(reply, 1, length, talk->terms->screen);
 }
 
+static void deliver(struct conversation *talk);
+
 static void answer(struct conversation *talk, const char *line, size_t length)
 {
     struct request request = parse(line, length);
-    char *reply = talk->output + talk->output_length;
-    size_t reply_length = compose(request, reply);
+    size_t reply_length;
+    char *reply;
 
+    if (talk->output_length > OUTPUT_LIMIT - REPLY_LIMIT)
+        deliver(talk);
+    reply = talk->output + talk->output_length;
+    reply_length = compose(request, reply);
     talk->output_length += reply_length;
     if (request.command == UNSUPPORTED_COMMAND)
         show(talk, reply, reply_length);
@@ -214,7 +222,7 @@ static void answer_lines(struct conversation *talk)
     const char *end = talk->buffer + talk->input_length;
     const char *newline;
 
-    while (talk->state != QUIT &&
+    while (talk->state == OPEN &&
            (newline = memchr(line, '\n', (size_t)(end - line))) != NULL) {
         if (!talk->skipping)
             answer(talk, line, (size_t)(newline - line));
@@ -236,8 +244,7 @@ static void answer_lines(struct conversation *talk)
         memmove(talk->buffer, line, talk->input_length);
 }
 
-/* ---- The socket
- * -------------------------------------------------------------- */
+/* ---- The socket --------------------------------------------------------- */
 
 /* A clock that nobody can set: CLOCK_REALTIME jumps when the date is put
  * right, and a deadline measured with it may never come. */
@@ -342,7 +349,7 @@ static void deliver(struct conversation *talk)
  * sending, too: hence both bounds. */
 static void hang_up(int socket, int patience_ms)
 {
-    char discarded[LINE_LIMIT];
+    char discarded[512];
     long long deadline = milliseconds() + patience_ms;
     long long left = patience_ms;
     size_t total = 0;
@@ -375,8 +382,7 @@ void refuse(int socket, const char *words, int patience_ms)
         hang_up(socket, patience_ms);
 }
 
-/* ---- The conversation
- * --------------------------------------------------------- */
+/* ---- The conversation --------------------------------------------------- */
 
 /* Lets recv() wait no longer than the idle limit, and send() come back often
  * enough to see it pass. Without a limit both wait for ever. */
@@ -393,7 +399,7 @@ static int limit_waiting(int socket, unsigned idle_seconds)
 }
 
 /* Each variable is set by name. `= {0}` would be shorter, and would touch every
- * page of the buffer: 57 KB for each client instead of 4. */
+ * page of the buffer: 12 KB for each client instead of 4. */
 static void begin(struct conversation *talk, int socket,
                   const struct terms *terms)
 {

@@ -7,7 +7,8 @@
  *
  * The way of a byte: socket -> input buffer -> one line -> parse() ->
  * compose() -> output buffer -> one send() for everything that one recv() made
- * possible.
+ * possible. (A flood of unknown commands, whose replies are longer than they
+ * are, takes more.)
  */
 #ifndef HANDLER_H
 #define HANDLER_H

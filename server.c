@@ -34,11 +34,11 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A client's stack. A conversation needs 60 KB of it at most; glibc would
+/* A client's stack. A conversation needs 20 KB of it at most; glibc would
  * reserve 8 MB (`ulimit -s`), and 20,000 times that is more than some kernels
  * promise. Only pages that were touched take memory. Sanitizers need more. */
 #ifndef THREAD_STACK_BYTES
-#define THREAD_STACK_BYTES (128 * 1024)
+#define THREAD_STACK_BYTES ((size_t)128 * 1024)
 #endif
 
 /* Descriptors that are not for clients: standard input, output and error, the
@@ -56,6 +56,11 @@
 #define STOP_ROUNDS 30
 #define STOP_ALARM_SECONDS 4
 
+/* With -u: how many datagrams are still read after a stop signal. More than a
+ * receive buffer holds, where the smallest takes several hundred bytes, and yet
+ * an end to it when somebody goes on sending. */
+#define DATAGRAMS_AFTER_STOP 100000
+
 /* How long accept() rests when there is no descriptor or memory for a client.
  */
 #define EXHAUSTED_PAUSE_MS 100
@@ -64,7 +69,7 @@
 #define UNLUCKY_ROW 1000
 
 /* "[" address "%" interface "]:" port, or "socket:[" inode "]", or a path. */
-#define HOST_BYTES (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
+#define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define NAME_BYTES (HOST_BYTES + 16)
 
 struct options {
@@ -83,6 +88,7 @@ struct client {
     struct server *server;
     struct client *next_free;
     pthread_t thread;
+    bool running;          /* `thread` has started, and set its number */
     int socket;            /* -1: the place is free */
     bool turned_away;      /* there was no room: it is only told so */
     char name[NAME_BYTES]; /* as the log calls it */
@@ -117,8 +123,7 @@ static struct server *_Atomic owner; /* of a socket file, while there is one */
 
 static void unlink_path(const struct server *server);
 
-/* ---- Errors
- * ------------------------------------------------------------------ */
+/* ---- Errors ------------------------------------------------------------- */
 
 static _Noreturn void fail_to_start(const char *call, const char *where,
                                     const char *reason)
@@ -159,8 +164,7 @@ static void rest(bool *failing, const char *what, const char *call)
     pause_ms(EXHAUSTED_PAUSE_MS);
 }
 
-/* ---- The orderly stop, from the signal's side
- * --------------------------------- */
+/* ---- The orderly stop, from the signal's side --------------------------- */
 
 /* SIGINT and SIGTERM. If accept() is waiting it returns EINTR. If the signal
  * came a moment before accept() was called, EINTR alone would leave it waiting
@@ -239,8 +243,7 @@ static void handle_signals(struct server *server)
     hold_stop_signals(SIG_UNBLOCK);
 }
 
-/* ---- Names of addresses
- * --------------------------------------------------------- */
+/* ---- Names of addresses ------------------------------------------------- */
 
 /* An address in the two parts that a person knows: "::1" and "1208". */
 struct endpoint {
@@ -318,8 +321,7 @@ static void name_path(char *name, size_t size,
     name[i] = '\0';
 }
 
-/* ---- The listening socket
- * --------------------------------------------------------- */
+/* ---- The listening socket ----------------------------------------------- */
 
 /* True if the file at `path` is a socket that nobody answers: a server that was
  * killed left it. A live one takes the connection, or is too busy to (EAGAIN),
@@ -501,8 +503,7 @@ static void listen_for_clients(struct server *server)
     name_listening_socket(server);
 }
 
-/* ---- Who is connected
- * ---------------------------------------------------------------- */
+/* ---- Who is connected --------------------------------------------------- */
 
 /* A place for `socket`, or NULL if there is none, not even one to turn the
  * client away in. */
@@ -541,6 +542,7 @@ static void leave_place(struct client *client)
         (void)printf("Connection from %s closed.\n", client->name);
     *(client->turned_away ? &server->turning_away : &server->connected) -= 1;
     client->socket = -1;
+    client->running = false;
     client->next_free = server->free;
     server->free = client;
     if (server->connected + server->turning_away == 0)
@@ -560,6 +562,13 @@ static void *serve(void *argument)
     struct client *client = argument;
     struct server *server = client->server;
 
+    /* pthread_create() stores the same number for its caller, but when is up to
+     * it: the client may have left, and the place be somebody else's. */
+    (void)pthread_mutex_lock(&server->lock);
+    client->thread = pthread_self();
+    client->running = true;
+    (void)pthread_mutex_unlock(&server->lock);
+
     if (client->turned_away) {
         char words[64];
 
@@ -578,23 +587,16 @@ static void *serve(void *argument)
 static int start_thread(struct client *client)
 {
     struct server *server = client->server;
+    pthread_t thread;
     int error;
 
-    /* Under the lock, so that the thread can't leave its place, and somebody
-     * else take it, before pthread_create() has stored client->thread. Signals
-     * are held only then: to wait for the lock may take long, where its owner
-     * waits for a full pipe that is our standard output. */
-    (void)pthread_mutex_lock(&server->lock);
     hold_stop_signals(SIG_BLOCK);
-    error = pthread_create(&client->thread, &server->thread_attributes, serve,
-                           client);
+    error = pthread_create(&thread, &server->thread_attributes, serve, client);
     hold_stop_signals(SIG_UNBLOCK);
-    (void)pthread_mutex_unlock(&server->lock);
     return error;
 }
 
-/* ---- The accept loop
- * ------------------------------------------------------------------- */
+/* ---- The accept loop ---------------------------------------------------- */
 
 /* Names the client for the log and writes the line that shows its five-tuple,
  * ours first: [protocol, local address, local port, remote address, port].
@@ -709,28 +711,43 @@ static void accept_clients(struct server *server)
     }
 }
 
-/* ---- Datagrams (-u): no connections, so no accept() and no threads
- * ------------------------ */
+/* ---- Datagrams (-u): no connections, so no accept() and no threads ------ */
 
 /* Forged senders can make us write log lines for the price of one small packet.
- * So the log grows no faster than what arrived, its headers (IPv4 and UDP, 28
- * bytes) included. */
+ * So the log, errors included, grows no faster than what arrived, its headers
+ * (IPv4 and UDP, 28 bytes) included. */
 struct datagram_log {
     size_t credit;
     unsigned long unshown;
 };
 
+static bool has_credit(struct datagram_log *log, size_t line)
+{
+    if (line > log->credit) {
+        log->unshown++;
+        return false;
+    }
+    log->credit -= line;
+    return true;
+}
+
 static void log_datagram(struct datagram_log *log, const char *sender,
                          const char *words, size_t length)
 {
-    size_t line = strlen("Datagram from : ") + strlen(sender) + length;
+    if (has_credit(log, strlen("Datagram from : ") + strlen(sender) + length))
+        (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+}
 
-    if (line > log->credit) {
-        log->unshown++;
-        return;
-    }
-    log->credit -= line;
-    (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
+/* The peer is gone, does not read, or was never there: its reply is lost, and
+ * nobody else's. */
+static void log_lost_reply(struct datagram_log *log, const char *sender)
+{
+    const char *reason = strerror(errno);
+
+    if (has_credit(log, strlen("Fail to answer , sendto: \n") + strlen(sender) +
+                            strlen(reason)))
+        (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
+                      reason);
 }
 
 /* One datagram is one request. Only ping and echo are answered: if errors were,
@@ -768,8 +785,7 @@ static void answer_datagram(const struct server *server,
     if (request.command == PING_COMMAND || request.command == ECHO_COMMAND) {
         if (sendto(server->socket, reply, reply_length, 0,
                    (const struct sockaddr *)peer, peer_length) < 0)
-            (void)fprintf(stderr, "Fail to answer %s, sendto: %s\n", sender,
-                          strerror(errno));
+            log_lost_reply(log, sender);
     } else if (request.command == UNSUPPORTED_COMMAND) {
         log_datagram(log, sender, reply, reply_length);
     } else if (request.command == QUIT_COMMAND) {
@@ -789,10 +805,12 @@ static void answer_datagrams(struct server *server)
     bool failing = false;
 
     /* A Unix domain peer that does not read would make sendto() wait until it
-     * does, and everybody else with it. Its reply is lost instead. */
+     * does, and everybody else with it. Its reply is lost instead. Not so if it
+     * has connected: then its replies lie in our own send buffer, as many as
+     * fit, and nobody else is answered until it reads or leaves. */
     (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &at_once,
                      sizeof at_once);
-    while (after_stop < SOMAXCONN) {
+    while (after_stop < DATAGRAMS_AFTER_STOP) {
         /* One byte more than the longest request, to tell "just fits" from
          * "was cut". */
         char datagram[LINE_LIMIT + 1];
@@ -803,6 +821,10 @@ static void answer_datagrams(struct server *server)
 
         if (atomic_load(&stopping))
             after_stop++;
+        /* A path may fill sun_path to its last byte. Linux counts a NUL behind
+         * it all the same, which is in nobody's array (unix(7), "BUGS"). */
+        if (peer_length > sizeof(struct sockaddr_un))
+            peer_length = sizeof(struct sockaddr_un);
         if (length >= 0) {
             failing = false;
             answer_datagram(server, &log, datagram, (size_t)length, &peer,
@@ -817,8 +839,7 @@ static void answer_datagrams(struct server *server)
         (void)printf("Datagrams not shown: %lu\n", log.unshown);
 }
 
-/* ---- The orderly stop, from the main thread's side
- * ------------------------------------------ */
+/* ---- The orderly stop, from the main thread's side ---------------------- */
 
 /* Wakes the clients' threads until all have left. Once is not enough: a thread
  * that looked at `stopping` just before it was set, and enters recv() just
@@ -832,7 +853,7 @@ static void see_clients_off(struct server *server)
         if (server->connected + server->turning_away == 0)
             break;
         for (size_t i = 0; i < server->touched; i++)
-            if (server->places[i].socket >= 0)
+            if (server->places[i].running)
                 (void)pthread_kill(server->places[i].thread, SIGURG);
         (void)clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += STOP_ROUND_MS * 1000000L;
@@ -846,9 +867,7 @@ static void see_clients_off(struct server *server)
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-/* ---- Options
- * ---------------------------------------------------------------------------------
- */
+/* ---- Options ------------------------------------------------------------ */
 
 static const char usage[] =
     "usage: ./server [-46qu] [-b address] [-p port] [-U path] [-m clients] "
@@ -975,9 +994,7 @@ static struct options read_options(int argc, char **argv)
     return options;
 }
 
-/* ---- The start
- * -------------------------------------------------------------------------------
- */
+/* ---- The start ---------------------------------------------------------- */
 
 /* A program may be started with its standard descriptors closed (`>&-`). Then
  * the listening socket would become descriptor 1, and every log line an error.

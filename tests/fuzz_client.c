@@ -87,11 +87,10 @@ static void try_options(const uint8_t *data, size_t size)
         const uint8_t *newline = memchr(data, '\n', size);
         size_t length = newline ? (size_t)(newline - data) : size;
 
-        argv[argc] = exact_copy(data, length + 1 > size ? size : length + 1);
-        argv[argc] = realloc(argv[argc], length + 1);
-        if (argv[argc] == NULL)
+        /* No byte more than the string: a read past its end is seen. */
+        argv[argc] = strndup((const char *)data, length);
+        if (argv[argc++] == NULL)
             abort();
-        argv[argc++][length] = '\0';
         data += newline ? length + 1 : length;
         size -= newline ? length + 1 : length;
     }

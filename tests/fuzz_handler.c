@@ -88,8 +88,7 @@ static _Noreturn void wrong(const char *what)
     abort();
 }
 
-/* ---- The model --------------------------------------------------------------
- */
+/* ---- The model ---------------------------------------------------------- */
 
 static void model_word(const char *word, size_t length)
 {
@@ -168,8 +167,7 @@ static void model(void)
         add_words(&expected, TIMED_OUT);
 }
 
-/* ---- The kernel, as the handler sees it -------------------------------------
- */
+/* ---- The kernel, as the handler sees it --------------------------------- */
 
 /* 1 to 16, doubled up to seven times: 'A' is 2 << 4. Bytes over 127 interrupt
  * first. */
@@ -293,8 +291,7 @@ static ssize_t show(void *cookie, const char *bytes, size_t length)
     return (ssize_t)length;
 }
 
-/* ---- The comparison ---------------------------------------------------------
- */
+/* ---- The comparison ----------------------------------------------------- */
 
 /* The screen: whole lines, printable, each in the words of the contract, and no
  * more of them than the client sent bytes, and 1 KB. */

@@ -8,7 +8,6 @@
 #include <ftw.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -30,8 +29,7 @@
 static pid_t running[MOST_PROGRAMS];
 static char directory[64];
 
-/* ---- Waiting ----------------------------------------------------------------
- */
+/* ---- Waiting ------------------------------------------------------------ */
 
 long long now_ms(void)
 {
@@ -43,7 +41,7 @@ long long now_ms(void)
 
 bool still_patient(long long since)
 {
-    (void)sched_yield();
+    (void)poll(NULL, 0, 1);
     return now_ms() - since < PATIENCE_MS;
 }
 
@@ -67,8 +65,7 @@ int load(int count)
     return count > 0 ? count : 1;
 }
 
-/* ---- Programs
- * ---------------------------------------------------------------- */
+/* ---- Programs ----------------------------------------------------------- */
 
 static void remember(pid_t pid)
 {
@@ -107,7 +104,7 @@ static void compose_command(const char *const argv[], char *words[],
                    programs ? programs : ".", argv[0]);
     words[count++] = path;
     for (int i = 1; argv[i] && count < MOST_WORDS - 1; i++)
-        words[count++] = (char *)(size_t)argv[i];
+        memcpy(&words[count++], &argv[i], sizeof *argv); /* execvp(3)'s const */
     words[count] = NULL;
 }
 
@@ -117,6 +114,7 @@ static _Noreturn void become(char *words[], int input, int output, int errors)
     (void)dup2(input, STDIN_FILENO);
     (void)dup2(output, STDOUT_FILENO);
     (void)dup2(errors, STDERR_FILENO);
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
     (void)signal(SIGPIPE, SIG_DFL);
     (void)execvp(words[0], words);
     (void)fprintf(stderr, "%s: %s\n", words[0], strerror(errno));
@@ -266,8 +264,7 @@ int stop(struct program *program)
     return wait_for_end(program);
 }
 
-/* ---- Scratch
- * ------------------------------------------------------------------- */
+/* ---- Scratch ------------------------------------------------------------ */
 
 static int remove_entry(const char *path, const struct stat *status, int type,
                         struct FTW *place)
@@ -307,8 +304,7 @@ void clean_up(void)
     *directory = '\0';
 }
 
-/* ---- Sockets
- * --------------------------------------------------------------------- */
+/* ---- Sockets ------------------------------------------------------------ */
 
 static int connect_address(int family, const void *address, socklen_t length)
 {
@@ -427,8 +423,7 @@ char *receive_all(int socket, size_t *length)
     return NULL;
 }
 
-/* ---- /proc
- * -------------------------------------------------------------------------- */
+/* ---- /proc -------------------------------------------------------------- */
 
 int count_in_proc(pid_t pid, const char *name)
 {
@@ -457,8 +452,7 @@ bool becomes(pid_t pid, const char *name, int count)
     return true;
 }
 
-/* ---- Running
- * ------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------ */
 
 static bool is_wanted(const char *name, int argc, char **argv)
 {

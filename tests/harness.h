@@ -33,7 +33,7 @@ struct program {
     char listening[256]; /* start_server(): its "Listening on" line */
 };
 
-/* ---- Programs ---- */
+/* ---- Programs ----------------------------------------------------------- */
 
 /* Starts `argv`, whose first word is "server" or "client" (looked for in
  * PROGRAMS, run under WRAPPER) or the path of another program. Words end with
@@ -71,7 +71,7 @@ void clean_up(void);
  * all that is in it. The text is good until the next call but seven. */
 const char *scratch(const char *name);
 
-/* ---- Sockets ---- */
+/* ---- Sockets ------------------------------------------------------------ */
 
 /* A socket connected to a numeric address and port, or to a Unix domain socket;
  * -1 and errno if it was refused. */
@@ -97,24 +97,25 @@ bool receives_end(int socket);
  * PATIENCE_MS of silence. */
 char *receive_all(int socket, size_t *length);
 
-/* ---- Waiting ---- */
+/* ---- Waiting ------------------------------------------------------------ */
 
 /* Milliseconds on a clock that nobody sets. */
 long long now_ms(void);
 
-/* Lets others run. False when PATIENCE_MS have passed since `since`. */
+/* A millisecond for the others. False when PATIENCE_MS have passed since
+ * `since`. */
 bool still_patient(long long since);
 
-/* How many entries /proc/PID/DIRECTORY has ("fd", "task"), or -1. */
-int count_in_proc(pid_t pid, const char *directory);
+/* How many entries /proc/PID/NAME has ("fd", "task"), or -1. */
+int count_in_proc(pid_t pid, const char *name);
 
 /* Waits until there are exactly so many. */
-bool becomes(pid_t pid, const char *directory, int count);
+bool becomes(pid_t pid, const char *name, int count);
 
 /* `count` divided by LOAD, at least 1. */
 int load(int count);
 
-/* ---- Running ---- */
+/* ---- Running ------------------------------------------------------------ */
 
 /* One test of a suite's table, which ends with {NULL, NULL}. */
 struct test {

@@ -2,7 +2,7 @@
 #
 #     make test SUITES=server TESTS='many_clients'
 
-SUITES = handler server client
+SUITES += handler server client
 TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
 SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
 
@@ -21,14 +21,18 @@ $(OBJECTS)/test_%: tests/test_%.c tests/harness.c tests/harness.h $(OBJECTS)/han
 
 # CUnit is the one thing beyond a compiler that the suites need. Where it can be
 # installed without asking for a password, it is.
+HAVE_CUNIT = printf '\043include <CUnit/Basic.h>\n' | $(CC) $(CFLAGS) -E - >/dev/null 2>&1
 CUNIT_MISSING = CUnit is missing. Debian/Ubuntu: sudo apt-get install libcunit1-dev; \
     Fedora: sudo dnf install CUnit-devel; Arch: sudo pacman -S cunit; macOS: brew install cunit
 
 cunit:
-	@printf '#include <CUnit/Basic.h>\n' | $(CC) $(CFLAGS) -E - >/dev/null 2>&1 || { \
+	@$(HAVE_CUNIT) || { \
 	    sudo=; [ "$$(id -u)" = 0 ] || sudo='sudo -n'; \
-	    command -v apt-get >/dev/null 2>&1 && $$sudo true 2>/dev/null && \
-	    { $$sudo apt-get install -y -q libcunit1-dev >/dev/null 2>&1 || \
-	      { $$sudo apt-get update -q >/dev/null 2>&1 && \
-	        $$sudo apt-get install -y -q libcunit1-dev >/dev/null; }; }; \
+	    if command -v apt-get >/dev/null 2>&1 && $$sudo true 2>/dev/null; then \
+	        echo '$(CC): no CUnit/Basic.h, so: apt-get install libcunit1-dev'; \
+	        $$sudo apt-get install -y -q libcunit1-dev >/dev/null 2>&1 || { \
+	            $$sudo apt-get update -q >/dev/null 2>&1; \
+	            $$sudo apt-get install -y -q libcunit1-dev >/dev/null 2>&1; }; \
+	    fi; \
+	    $(HAVE_CUNIT); \
 	} || { echo '$(CUNIT_MISSING)' >&2; exit 1; }

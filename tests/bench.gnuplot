@@ -1,0 +1,78 @@
+# Draws what tests/bench.py measured:
+#     gnuplot -e "directory='build/bench'; cores='one'" tests/bench.gnuplot
+
+data = directory . '/medians.csv'
+names = 'ours batch twin bare redis python'
+array titles[6] = ['ours', 'ours, chrt -b 0', 'goroutines', 'bare threads', \
+    'redis (epoll)', 'Python threads']
+array colour[6] = ['#1b5fae', '#7fb2e5', '#00a07a', '#555555', '#c0392b', \
+    '#d9a400']
+where = cores eq 'one' ? 'server and load on one core' : 'placed by the kernel'
+
+# The columns of medians.csv: cores, test, mode, connections, server, ...
+rows(test, i) = sprintf( \
+    "< awk -F, '$1 == \"%s\" && $2 ~ /^%s [0-9]+$/ && $5 == \"%s\"' %s", \
+    cores, test, word(names, i), data)
+there(test, i) = system(rows(test, i)[3:] . ' | wc -l') + 0 > 0
+tested(test) = sum [i = 1:6] there(test, i)
+
+set datafile separator ','
+set terminal svg size 760,440 font 'sans-serif,13' background '#ffffff'
+set grid ytics lc rgb '#dddddd'
+set key outside right top
+set border 3
+set tics nomirror
+set xlabel 'connections'
+set yrange [0:*]
+
+if (tested('rr')) {
+    set output directory . '/throughput-' . cores . '.svg'
+    set title 'One request in flight on each connection, ' . where
+    set logscale x 2
+    set xtics (1, 16, 64, 256, 2000)
+    set ylabel 'replies per second'
+    set format y '%.0s %c'
+    plot for [i = 1:6] (there('rr', i) ? rows('rr', i) : '/dev/null') \
+        using 4:6 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
+        title titles[i]
+
+    set output directory . '/cost-' . cores . '.svg'
+    set title "Processor time of the server for one reply,\n" . where
+    set ylabel 'microseconds'
+    set format y '%.0f'
+    plot for [i = 1:5] (there('rr', i) ? rows('rr', i) : '/dev/null') \
+        using 4:11 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
+        title titles[i]
+
+    set output directory . '/latency-' . cores . '.svg'
+    set title '256 connections, ' . where
+    unset logscale x
+    set logscale y
+    set ylabel 'latency, microseconds'
+    set xlabel 'percentile'
+    set xrange [0.7:4.3]
+    set yrange [500:*]
+    set xtics ('p50' 1, 'p90' 2, 'p99' 3, 'p99.9' 4)
+    percentiles(i) = sprintf("< awk -F, '$1 == \"%s\" && $2 == \"rr 256\" " . \
+        "&& $5 == \"%s\" { for (p = 1; p <= 4; p++) print p \",\" $(p + 6) }' %s", \
+        cores, word(names, i), data)
+    plot for [i = 1:5] (there('rr', i) ? percentiles(i) : '/dev/null') \
+        using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
+        title titles[i]
+    unset logscale y
+}
+
+if (tested('idle')) {
+    set output directory . '/memory-' . cores . '.svg'
+    set title 'Memory of a server with idle clients: RSS and kernel stacks'
+    set xrange [0:*]
+    set yrange [0:*]
+    set xtics auto
+    set format x '%.0f'
+    set format y '%.0f'
+    set xlabel 'clients'
+    set ylabel 'MB'
+    plot for [i = 1:4] (there('idle', i) ? rows('idle', i) : '/dev/null') \
+        using 4:13 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
+        title titles[i]
+}

@@ -1,0 +1,354 @@
+#!/usr/bin/env python3
+"""Tests the lab runner: a right transcript passes, a wrong one fails.
+
+Each test writes a small lab, gives it to labs.py and looks at the exit status
+and at the words. Most need no more than bash, so this takes seconds.
+"""
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "labs.py")
+
+
+def run(*labs, bound="20", ci="false", path=None, show=False):
+    """Runs labs, given as texts. Returns the exit status and all words."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = []
+        for number, text in enumerate(labs, 1):
+            files.append(os.path.join(directory, f"{number:02}-test.md"))
+            with open(files[-1], "w", encoding="utf-8") as file:
+                file.write(text)
+        environment = dict(os.environ, LABS_BOUND=bound, CI=ci)
+        if path is not None:
+            environment["PATH"] = path
+        done = subprocess.run(
+            [sys.executable, RUNNER] + ["--show"] * show + files, check=False,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, timeout=120)
+        return done.returncode, done.stdout
+
+
+def console(*lines):
+    """A lab of one block."""
+    return "\n".join(["# A lab", "", "```console", *lines, "```", ""])
+
+
+class RunnerTest(unittest.TestCase):
+    def passes(self, *lines, **options):
+        status, words = run(console(*lines), **options)
+        self.assertEqual(status, 0, words)
+        self.assertIn("1 passed, 0 failed, 0 skipped", words)
+        return words
+
+    def fails(self, *lines, bound="5", **options):
+        status, words = run(console(*lines), bound=bound, **options)
+        self.assertEqual(status, 1, words)
+        self.assertIn("0 passed, 1 failed, 0 skipped", words)
+        return words
+
+
+class Output(RunnerTest):
+    def test_right_output_passes(self):
+        self.passes("a$ echo one; echo two", "one", "two")
+
+    def test_no_output_passes(self):
+        self.passes("a$ true", "a$ true")
+
+    def test_wrong_output_fails_with_a_diff(self):
+        words = self.fails("a$ echo one; echo two", "one", "three")
+        self.assertIn("    -three\n    +two\n", words)
+        self.assertIn("     one\n", words)
+        self.assertIn("line 4, terminal a: `a$ echo one; echo two`", words)
+
+    def test_missing_output_fails(self):
+        self.fails("a$ echo one", "one", "two")
+
+    def test_output_that_the_lab_does_not_show_fails(self):
+        self.assertIn("+one", self.fails("a$ echo one"))
+        self.assertIn("+two", self.fails("a$ echo one; echo two", "one"))
+
+    def test_output_in_another_order_fails(self):
+        self.fails("a$ echo one; echo two", "two", "one")
+
+    def test_letters_and_case_count(self):
+        self.fails("a$ echo pong", "Pong")
+        self.fails("a$ echo pong", "pong.")
+        self.fails("a$ echo pong.", "pong!")
+
+    def test_a_special_character_means_itself(self):
+        self.passes("a$ echo '*.[a](b)+'", "*.[a](b)+")
+        self.fails("a$ echo ab", "a.")
+
+    def test_spaces_count_where_there_is_no_number(self):
+        self.passes("a$ echo 'a   b'", "a   b")
+        self.fails("a$ echo 'a   b'", "a b")
+
+    def test_columns_may_move_where_numbers_are(self):
+        self.passes("a$ printf 'PID  CMD\\n   7  x\\n'", "PID CMD", "12345 x")
+
+    def test_an_output_without_an_end_of_line(self):
+        self.passes("a$ printf abc", "abc", "a$ echo x", "x")
+
+
+class Dots(RunnerTest):
+    def test_any_lines_and_none(self):
+        self.passes("a$ seq 100 120", "100", "...", "120")
+        self.passes("a$ echo one; echo two", "one", "...", "two")
+        self.passes("a$ echo one; echo two", "...")
+        self.passes("a$ true", "...")
+
+    def test_what_stands_around_them_counts(self):
+        self.fails("a$ printf 'a\\nb\\nc\\n'", "a", "...", "d")
+        self.fails("a$ printf 'a\\nb\\nc\\n'", "b", "...", "c")
+
+    def test_of_a_program_that_runs_on(self):
+        self.passes("a$ sh -c 'echo b; echo c; cat'", "...", "c", "a> x", "x",
+                    "a> ^D")
+        self.passes("a$ sh -c 'echo b; echo c; echo d; cat'", "b", "...",
+                    "b$ true", "a| d", "a> ^D")
+
+
+class Figures(RunnerTest):
+    def test_a_number_matches_a_number(self):
+        self.passes("a$ echo port 40001, fd 7", "port 51090, fd 4")
+
+    def test_a_word_is_no_number(self):
+        self.fails("a$ echo port any", "port 51090")
+        self.fails("a$ echo port 51090x", "port 51090")
+
+    def test_1208_is_always_1208(self):
+        self.passes("a$ echo port 1208", "port 1208")
+        self.fails("a$ echo port 1209", "port 1208")
+        self.fails("a$ echo port 12080", "port 1208")
+
+    def test_a_number_that_the_lab_fixes(self):
+        lab = "Fixed numbers in this lab: 3, 64.\n"
+        self.assertEqual(run(lab + console("a$ echo 3 64 9", "3 64 8"))[0], 0)
+        self.assertEqual(run(lab + console("a$ echo 4 64 9", "3 64 8"))[0], 1)
+        self.assertEqual(run(lab + console("a$ echo 3 65 9", "3 64 8"))[0], 1)
+
+    def test_addresses_and_digits_in_words_are_no_numbers(self):
+        self.fails("a$ echo 127.0.0.2", "127.0.0.1")
+        self.fails("a$ echo ::2", "::1")
+        self.fails("a$ echo '[::2]:40000'", "[::1]:51090")
+        self.passes("a$ echo '[::1]:40000'", "[::1]:51090")
+        self.fails("a$ echo tcp", "tcp6")
+        self.fails("a$ echo IPv4", "IPv6")
+
+    def test_the_same_number_is_the_same_all_through_the_lab(self):
+        self.passes("a$ echo 40001 40001", "51090 51090")
+        self.fails("a$ echo 40001 40002", "51090 51090")
+        self.passes("a$ echo 40001", "51090", "a$ echo 40001", "51090")
+        words = self.fails("a$ echo 40001", "51090", "a$ echo 40002", "51090")
+        self.assertIn("40002", words)
+
+    def test_a_number_in_a_command_is_the_one_that_was_seen(self):
+        self.passes("a$ echo 40001", "51090", "a$ echo 'is 51090' | tr 0 o",
+                    "is 4ooo1")
+        self.passes("a$ echo 20007 1208", "20007 1208")
+
+    def test_hexadecimal(self):
+        self.passes("a$ echo at 0x7fff12", "at 0x5555aa")
+        self.fails("a$ echo at 7fff12", "at 0x5555aa")
+        self.passes("a$ echo 0123456789abcdef", "67bfc390d58f")
+        self.fails("a$ echo 01234zzzz", "67bfc390d58f")
+
+
+class Terminals(RunnerTest):
+    def test_a_terminal_lives_as_long_as_the_lab(self):
+        self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"",
+                    "x5")
+
+    def test_typing_into_a_program(self):
+        self.passes("a$ cat", "a> ping", "ping", "a> pong", "pong", "a> ^D",
+                    "a$ echo done", "done")
+        self.fails("a$ cat", "a> ping", "pong", "a> ^D")
+
+    def test_typing_into_no_program_fails(self):
+        words = self.fails("a$ true", "a> ping")
+        self.assertIn("nothing runs in terminal a", words)
+
+    def test_a_command_while_a_program_runs_fails(self):
+        self.fails("a$ cat", "a$ echo x", "x", bound="2")
+
+    def test_keys(self):
+        self.passes("a$ sleep 100", "a> ^C", "a$ echo $?", "130")
+        self.passes("a$ sh -c 'trap \"echo caught; exit\" INT; echo go; cat'",
+                    "go", "a> ^C", "caught")
+
+    def test_keys_work_though_the_runner_was_started_in_the_background(self):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self.passes("a$ sleep 100", "a> ^C", bound="5")
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def test_what_another_terminal_shows_later(self):
+        self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe",
+                    "b$ echo hello > a.pipe",
+                    "a| hello")
+        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe",
+                   "b$ echo hello > a.pipe",
+                   "a| goodbye")
+
+    def test_later_output_that_is_not_shown_fails(self):
+        words = self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe",
+                           "b$ echo hello > a.pipe",
+                           "a$ echo next", "next", bound="1")
+        self.assertIn("not over after 1 s", words)
+        words = self.fails("a$ mkfifo a.pipe", "a$ cat - a.pipe",
+                           "b$ echo late > a.pipe &", "[1] 1234",
+                           "a> x", "x", "a> ^D")
+        self.assertIn("+late", words)
+
+    def test_the_prompt_that_comes_back_later(self):
+        self.passes("a$ mkfifo a.pipe", "a$ read x < a.pipe", "b$ true",
+                    "b$ echo > a.pipe", "a$", "a$ echo x", "x")
+
+    def test_a_command_of_two_lines(self):
+        self.passes("a$ echo one \\", "> two", "one two")
+        self.passes("a$ cat <<< 'x'", "x")
+
+    def test_output_of_nobody_is_an_error(self):
+        words = self.fails("a$ cat", "b$ true", "a| x", "y")
+        self.assertIn("whose output is this", words)
+
+    def test_sources_are_there_and_fresh(self):
+        self.passes("a$ ls server.c; ls server",
+                    "server.c",
+                    "ls: cannot access 'server': No such file or directory")
+
+    def test_a_broken_pipe_ends_a_program_as_in_any_terminal(self):
+        self.passes("a$ yes | head -1; echo ${PIPESTATUS[0]}", "y", "141")
+
+
+class End(RunnerTest):
+    def test_missing_output_is_waited_for_within_the_bound(self):
+        words = self.fails("a$ cat", "a> ping", "pong", "ping", bound="1")
+        self.assertIn("-pong", words)
+
+    def test_a_program_that_runs_on_at_the_end_fails_and_is_ended(self):
+        name = f"sleep 98{os.getpid()}"
+        words = self.fails(f"a$ {name}", bound="1")
+        self.assertIn("terminal a", words)
+        self.fails(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234", bound="1")
+        listed = subprocess.run(["ps", "-A", "-o", "args="], check=True,
+                                capture_output=True, text=True).stdout
+        self.assertNotIn(name, listed)
+
+    def test_a_program_left_in_the_background_fails(self):
+        words = self.fails("a$ sleep 97 &", "[1] 1234", bound="1")
+        self.assertIn("left running: sleep 97", words)
+
+
+class Form(RunnerTest):
+    def test_a_block_that_would_not_be_run_is_an_error(self):
+        for tag in ("", "sh", "bash"):
+            status, words = run(f"```{tag}\necho x\n```\n")
+            self.assertEqual(status, 1, words)
+            self.assertIn("would never be run", words)
+
+    def test_a_text_block_says_why(self):
+        block = "```text\necho x\n```\n"
+        self.assertEqual(run("For example:\n\n" + block
+                             + console("a$ true"))[0], 1)
+        self.assertEqual(run("This is not run: it needs Docker.\n\n" + block
+                             + console("a$ true"))[0], 0)
+
+    def test_a_lab_without_a_transcript_is_an_error(self):
+        self.assertEqual(run("# Nothing to do\n")[0], 1)
+
+    def test_a_block_without_an_end_is_an_error(self):
+        self.assertEqual(run("```console\na$ true\n")[0], 1)
+
+    def test_folded_answers_are_run_too(self):
+        self.assertEqual(run("<details>\n\n" + console("a$ echo x", "y")
+                             + "</details>\n")[0], 1)
+
+
+class Tools(RunnerTest):
+    LAB = "Tools: `sh`, `no-such-tool`.\n" + console("a$ true")
+    PART = (console("a$ echo one", "one")
+            + "\n## The other\n\nTools: `no-such-tool`.\n\n"
+            + console("b$ no-such-tool") + "\n### Below\n\n"
+            + console("b$ no-such-tool")
+            + "\n## The last\n\n" + console("a$ echo three", "three"))
+
+    def test_a_missing_tool_skips_the_lab_by_name(self):
+        status, words = run(self.LAB, console("a$ true"))
+        self.assertEqual(status, 0, words)
+        self.assertIn("SKIP 01-test: missing no-such-tool\n", words)
+        self.assertTrue(words.endswith("1 passed, 0 failed, 1 skipped\n"))
+
+    def test_in_ci_it_is_a_failure(self):
+        status, words = run(self.LAB, ci="true")
+        self.assertEqual(status, 1, words)
+        self.assertIn("0 passed, 1 failed, 0 skipped", words)
+
+    def test_a_part_is_skipped_alone(self):
+        status, words = run(self.PART)
+        self.assertEqual(status, 0, words)
+        self.assertIn('SKIP 01-test, part "The other": missing no-such-tool',
+                      words)
+        self.assertIn("1 passed, 0 failed, 1 skipped", words)
+        self.assertEqual(run(self.PART, ci="true")[0], 1)
+
+    def test_the_rest_of_a_lab_with_a_skipped_part_is_done(self):
+        status, words = run(self.PART.replace("\nthree", "\nfour"))
+        self.assertEqual(status, 1, words)
+
+    def test_tools_that_are_there_skip_nothing(self):
+        status, words = run("**Tools:** `sh`, `bash`.\n" + console("a$ true"))
+        self.assertEqual(status, 0, words)
+        self.assertIn("1 passed, 0 failed, 0 skipped", words)
+
+
+class Server(RunnerTest):
+    """The real thing, once: make, the server, a client, two labs at a time."""
+
+    LAB = console(
+        "server$ make > make.log && ./server -p 0",
+        "Server Started ...",
+        "Listening on *:4321, pid 20007, fd 3, at most 1014 clients",
+        "client$ ./client -4 localhost 4321",
+        "Trying 127.0.0.1...",
+        "Connected to localhost: [tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
+        "server| Connection from 127.0.0.1:51090 opened: fd 4, "
+        "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]",
+        "client> ping",
+        "pong",
+        "client> quit",
+        "Connection closed by foreign host.",
+        "server| Connection from 127.0.0.1:51090 closed.",
+        "server> ^C",
+        "Server Stopped.")
+
+    def test_a_conversation(self):
+        status, words = run(self.LAB)
+        self.assertEqual(status, 0, words)
+
+    def test_a_mirrored_tuple_that_is_not_mirrored_fails(self):
+        wrong = self.LAB.replace("[tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
+                                 "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]")
+        self.assertNotEqual(wrong, self.LAB)
+        status, words = run(wrong)
+        self.assertEqual(status, 1, words)
+
+    def test_show_prints_what_happened(self):
+        status, words = run(console("a$ echo 77", "five"), show=True)
+        self.assertEqual(status, 0, words)
+        self.assertIn("a$ echo 77\n77\n", words)
+
+
+if __name__ == "__main__":
+    suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules[__name__])
+    result = unittest.TextTestRunner(verbosity=1).run(suite)
+    failed = len(result.failures) + len(result.errors)
+    skipped = len(result.skipped)
+    print(f"{result.testsRun - failed - skipped} passed, {failed} failed, "
+          f"{skipped} skipped")
+    sys.exit(failed > 0)

@@ -1,0 +1,1077 @@
+/*
+ * load.c - puts load on the server, times every reply and checks every byte.
+ *
+ * One thread and one epoll(7) instance hold all connections: the generator must
+ * not have the problem that it is there to measure.
+ *
+ * It is a closed loop. Each connection sends its next request when the reply to
+ * the last one has come, so a server that stalls is asked less while it stalls,
+ * and a stall is one slow sample for each connection, not one for every request
+ * that a busy world would have sent meanwhile. Compare servers with it; do not
+ * read a promise to users from its percentiles.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A request must fit the send buffer of an idle socket, so that send() takes it
+ * whole, and an echo must fit the server's line: "echo " and '\n' are 6. */
+#define DEPTH_MAXIMUM 1000
+#define ECHO_MAXIMUM 4090
+#define REQUEST_LIMIT (DEPTH_MAXIMUM * 8)
+#define REPLY_LIMIT (DEPTH_MAXIMUM * 8)
+
+#define CONNECTIONS_MAXIMUM 1000000
+#define SECONDS_MAXIMUM 3600
+
+/* One source address has 28,232 ports to one destination, as Linux comes
+ * (net.ipv4.ip_local_port_range). All of 127/8 is ours, so we take several. */
+#define SOURCE_ADDRESSES 16
+
+#define EVENTS 256
+#define SILENCE_MS 5000
+#define LOSS_MS 200 /* a datagram that is not answered so long is lost */
+#define LOOK_MS 50  /* how often we look for lost ones */
+#define PROGRESS_MS 250
+#define NS_PER_MS 1000000LL
+#define NS_PER_SECOND 1000000000LL
+
+enum mode {
+    RR,
+    PIPE,
+    ECHO,
+    CHURN,
+    IDLE
+};
+
+static const char *const mode_names[] = {"rr", "pipe", "echo", "churn", "idle"};
+
+struct options {
+    enum mode mode;
+    bool csv;
+    bool datagrams;
+    bool redis; /* the server is redis, which says +PONG where ours says pong */
+    unsigned connections;
+    unsigned in_flight; /* of them at a time, all in turn; 0: each of them */
+    unsigned silent;    /* more of them, that ping once and then say nothing */
+    unsigned depth;
+    unsigned bytes;
+    double seconds;
+    long server;      /* its process, to look at; 0: nobody's */
+    const char *path; /* not NULL: a Unix domain socket */
+    const char *host;
+    const char *port;
+};
+
+/* Nanoseconds on a logarithmic scale, 128 steps to each power of two: each
+ * sample is counted, in a place less than 1 % wide, and the memory that takes
+ * does not grow with the run. */
+#define STEPS 128
+#define PLACES (57 * STEPS)
+
+struct latencies {
+    unsigned long counts[PLACES];
+    unsigned long total;
+    long long longest;
+};
+
+/* One connection. (`link` is taken: link(2).) */
+struct line {
+    int socket;
+    unsigned number;
+    long long asked; /* now() when the request was sent */
+    size_t got;      /* bytes of the reply that have come */
+    bool waiting;    /* for a reply */
+    bool leaving;    /* churn: `quit` is sent */
+    bool done;       /* datagrams: waits for nothing any more */
+    char datagram[32];
+    size_t datagram_length;
+};
+
+/* What the kernel says about the server's process, and about kernel stacks,
+ * which it counts for the whole machine only. */
+struct usage {
+    double user_seconds;
+    double system_seconds;
+    long waits;     /* gave the processor away: nothing to do */
+    long preempted; /* had it taken away */
+    unsigned long rss_kb;
+    unsigned long threads;
+    unsigned long kernel_stack_kb;
+};
+
+struct load {
+    struct options options;
+    char where[160]; /* "tcp 127.0.0.1:1208", for messages */
+    struct sockaddr_storage address;
+    socklen_t address_length;
+    int epoll;
+    struct line *lines;
+    unsigned opened; /* connections so far; numbers the next one */
+    unsigned busy;   /* connections that wait for something */
+    unsigned turn;   /* whose turn it is to ask, with -f */
+
+    char request[REQUEST_LIMIT];
+    size_t request_length;
+    char reply[REPLY_LIMIT];
+    size_t reply_length;
+    char farewell[8]; /* what comes between `quit` and end of file */
+    size_t farewell_length;
+
+    long long start;
+    long long deadline; /* no request is sent after it */
+    long long end;
+    long long shown;
+    unsigned long lost;
+    unsigned long sequence;
+    struct latencies latencies;
+    struct usage before;
+    struct usage after;
+    struct rusage own_before;
+    struct rusage own_after;
+};
+
+/* ---- Errors and the clock ------------------------------------------------*/
+
+__attribute__((format(printf, 1, 2))) static _Noreturn void
+fail(const char *format, ...)
+{
+    va_list arguments;
+
+    if (isatty(STDERR_FILENO))
+        (void)fputs("\r\033[K", stderr); /* over the progress line */
+    (void)fputs("load: ", stderr);
+    va_start(arguments, format);
+    (void)vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    (void)fputc('\n', stderr);
+    exit(EXIT_FAILURE);
+}
+
+static long long now(void)
+{
+    struct timespec time;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &time);
+    return (long long)time.tv_sec * NS_PER_SECOND + time.tv_nsec;
+}
+
+/* A run of more than two seconds shows that it lives, to a person only. */
+static void show_progress(struct load *load, long long time)
+{
+    if (load->options.seconds <= 2 ||
+        time - load->shown < PROGRESS_MS * NS_PER_MS || !isatty(STDERR_FILENO))
+        return;
+    load->shown = time;
+    (void)fprintf(stderr, "\r%.1f of %.1f s, %lu replies\033[K",
+                  (double)(time - load->start) / NS_PER_SECOND,
+                  load->options.seconds, load->latencies.total);
+}
+
+static void clear_progress(const struct load *load)
+{
+    if (load->shown != 0)
+        (void)fputs("\r\033[K", stderr);
+}
+
+/* ---- Latencies -----------------------------------------------------------*/
+
+static size_t place_of(unsigned long long ns)
+{
+    unsigned shift = 0;
+
+    while (ns >> shift >= 2ULL * STEPS)
+        shift++;
+    return shift * (size_t)STEPS + (size_t)(ns >> shift);
+}
+
+/* The largest value that is counted in a place. */
+static long long top_of(size_t place)
+{
+    size_t shift = place < 2 * (size_t)STEPS ? 0 : place / STEPS - 1;
+
+    return (long long)(((place - shift * STEPS + 1) << shift) - 1);
+}
+
+static void record(struct latencies *latencies, long long ns,
+                   unsigned long replies)
+{
+    latencies->counts[place_of((unsigned long long)ns)] += replies;
+    latencies->total += replies;
+    if (ns > latencies->longest)
+        latencies->longest = ns;
+}
+
+/* The time in microseconds in which `permille` of all replies had come. */
+static double quantile(const struct latencies *latencies,
+                       unsigned long permille)
+{
+    unsigned long rank = (latencies->total * permille + 999) / 1000;
+    unsigned long counted = 0;
+    long long ns = latencies->longest;
+
+    for (size_t place = 0; place < PLACES && counted < rank; place++) {
+        counted += latencies->counts[place];
+        ns = top_of(place);
+    }
+    return (double)(ns < latencies->longest ? ns : latencies->longest) / 1000;
+}
+
+/* ---- The server's process, from outside (proc(5)) ------------------------*/
+
+/* The number behind `field` in a file of "Field:  number" lines; 0 if there is
+ * no such file or field: a thread may end while we look. */
+static unsigned long read_field(const char *path, const char *field)
+{
+    char text[256];
+    unsigned long number = 0;
+    FILE *file = fopen(path, "r");
+
+    if (file == NULL)
+        return 0;
+    while (fgets(text, sizeof text, file) != NULL) {
+        if (strncmp(text, field, strlen(field)) == 0) {
+            number = strtoul(text + strlen(field), NULL, 10);
+            break;
+        }
+    }
+    (void)fclose(file);
+    return number;
+}
+
+static void read_times(long process, struct usage *usage)
+{
+    char path[64];
+    char text[1024] = "";
+    const char *fields;
+    unsigned long user = 0;
+    unsigned long system = 0;
+    double tick = (double)sysconf(_SC_CLK_TCK);
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/stat", process);
+    file = fopen(path, "r");
+    if (file == NULL || fgets(text, sizeof text, file) == NULL)
+        fail("no process %ld", process);
+    (void)fclose(file);
+    /* The second field, the program's name, may hold spaces and brackets. */
+    fields = strrchr(text, ')');
+    if (fields == NULL || sscanf(fields,
+                                 ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u "
+                                 "%*u %lu %lu",
+                                 &user, &system) != 2)
+        fail("%s has changed its form", path);
+    usage->user_seconds = (double)user / tick;
+    usage->system_seconds = (double)system / tick;
+}
+
+/* How often each thread of the process has left a processor, and why. */
+static void read_switches(long process, struct usage *usage)
+{
+    char path[320];
+    const struct dirent *entry;
+    DIR *tasks;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/task", process);
+    tasks = opendir(path);
+    if (tasks == NULL)
+        fail("no process %ld", process);
+    while ((entry = readdir(tasks)) != NULL) {
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)snprintf(path, sizeof path, "/proc/%ld/task/%s/status", process,
+                       entry->d_name);
+        usage->threads++;
+        usage->waits += (long)read_field(path, "voluntary_ctxt_switches:");
+        usage->preempted +=
+            (long)read_field(path, "nonvoluntary_ctxt_switches:");
+    }
+    (void)closedir(tasks);
+}
+
+static struct usage look_at_server(const struct load *load)
+{
+    struct usage usage = {.rss_kb = 0};
+    char path[64];
+
+    if (load->options.server == 0)
+        return usage;
+    read_times(load->options.server, &usage);
+    read_switches(load->options.server, &usage);
+    /* Not VmRSS of status: that is off by what each processor has not added up
+     * yet. This one walks the page tables. */
+    (void)snprintf(path, sizeof path, "/proc/%ld/smaps_rollup",
+                   load->options.server);
+    usage.rss_kb = read_field(path, "Rss:");
+    usage.kernel_stack_kb = read_field("/proc/meminfo", "KernelStack:");
+    return usage;
+}
+
+/* ---- Connections ---------------------------------------------------------*/
+
+/* 127.0.0.1, 127.0.0.2 and so on, in turn. Without IP_BIND_ADDRESS_NO_PORT the
+ * kernel would pick the port in bind(), when it does not know the destination,
+ * and could not use one port for two of them. */
+static void bind_source(const struct load *load, int socket)
+{
+    struct sockaddr_in source = {.sin_family = AF_INET};
+    int yes = 1;
+
+    source.sin_addr.s_addr =
+        htonl(INADDR_LOOPBACK + load->opened % SOURCE_ADDRESSES);
+    (void)setsockopt(socket, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes,
+                     sizeof yes);
+    if (bind(socket, (const struct sockaddr *)&source, sizeof source) < 0)
+        fail("bind %s: %s", inet_ntoa(source.sin_addr), strerror(errno));
+}
+
+static bool is_loopback(const struct sockaddr_storage *address)
+{
+    struct sockaddr_in four;
+
+    memcpy(&four, address, sizeof four);
+    return four.sin_family == AF_INET &&
+           ntohl(four.sin_addr.s_addr) >> 24 == 127;
+}
+
+/* Connects one line, blocking: on this machine the handshake is done before
+ * connect() returns. SO_SNDTIMEO bounds that, too (socket(7)), should the
+ * server's backlog be full. */
+static void open_line(struct load *load, struct line *line)
+{
+    const struct options *options = &load->options;
+    struct timeval patience = {.tv_sec = SILENCE_MS / 1000};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = line};
+    int yes = 1;
+
+    line->number = load->opened;
+    line->got = 0;
+    line->leaving = false;
+    line->socket = socket(load->address.ss_family,
+                          options->datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
+    if (line->socket < 0)
+        fail("socket, connection %u: %s", line->number, strerror(errno));
+    if (is_loopback(&load->address))
+        bind_source(load, line->socket);
+    (void)setsockopt(line->socket, SOL_SOCKET, SO_SNDTIMEO, &patience,
+                     sizeof patience);
+    (void)setsockopt(line->socket, SOL_SOCKET, SO_RCVTIMEO, &patience,
+                     sizeof patience);
+    if (options->path == NULL && !options->datagrams)
+        (void)setsockopt(line->socket, IPPROTO_TCP, TCP_NODELAY, &yes,
+                         sizeof yes);
+    if (connect(line->socket, (const struct sockaddr *)&load->address,
+                load->address_length) < 0)
+        fail("connect to %s, connection %u: %s", load->where, line->number,
+             errno == EINPROGRESS ? "no answer for 5 seconds"
+                                  : strerror(errno));
+    if (epoll_ctl(load->epoll, EPOLL_CTL_ADD, line->socket, &event) < 0)
+        fail("epoll_ctl: %s", strerror(errno));
+    load->opened++;
+}
+
+static void open_lines(struct load *load)
+{
+    for (unsigned i = 0; i < load->options.connections; i++)
+        open_line(load, &load->lines[i]);
+}
+
+static void send_whole(const struct line *line, const char *bytes,
+                       size_t length)
+{
+    ssize_t count = send(line->socket, bytes, length, MSG_NOSIGNAL);
+
+    if (count < 0)
+        fail("the server has gone, send on connection %u: %s", line->number,
+             strerror(errno));
+    if ((size_t)count != length)
+        fail("send on connection %u took %zd of %zu bytes", line->number, count,
+             length);
+}
+
+/* ---- Replies -------------------------------------------------------------*/
+
+/* What came instead of the reply: it may well be a sentence, like "Too many
+ * clients". Its first line is shown, as far as it can be. */
+static _Noreturn void fail_on(const struct line *line, const char *bytes,
+                              size_t count)
+{
+    char shown[80];
+    size_t i;
+
+    for (i = 0; i < count && i + 1 < sizeof shown && bytes[i] != '\n'; i++)
+        shown[i] = (char)(bytes[i] < ' ' || bytes[i] > '~' ? '?' : bytes[i]);
+    shown[i] = '\0';
+    fail("wrong reply on connection %u, at byte %zu: %s", line->number,
+         line->got, shown);
+}
+
+/* Takes what has arrived. True when the reply is complete, and at end of file
+ * where that is due. */
+static bool receive(const struct load *load, struct line *line)
+{
+    char bytes[REPLY_LIMIT];
+    const char *expected = line->leaving ? load->farewell : load->reply;
+    size_t length = line->leaving ? load->farewell_length : load->reply_length;
+    ssize_t count = recv(line->socket, bytes, sizeof bytes, 0);
+    size_t owed;
+
+    if (count < 0)
+        fail("the server has gone, recv on connection %u: %s", line->number,
+             errno == EAGAIN ? "no reply for 5 seconds" : strerror(errno));
+    if (count == 0) {
+        if (line->leaving && line->got == length)
+            return true;
+        fail("the server hung up on connection %u", line->number);
+    }
+    owed = length - line->got;
+    if (memcmp(bytes, expected + line->got,
+               (size_t)count < owed ? (size_t)count : owed) != 0)
+        fail_on(line, bytes, (size_t)count);
+    if ((size_t)count > owed)
+        fail("more than the reply on connection %u: %zd bytes, %zu due",
+             line->number, count, owed);
+    line->got += (size_t)count;
+    return line->got == length && !line->leaving;
+}
+
+/* ---- rr, pipe, echo: one request, again and again ------------------------*/
+
+static void ask(struct load *load, struct line *line, long long time)
+{
+    line->asked = time;
+    line->got = 0;
+    line->waiting = true;
+    send_whole(line, load->request, load->request_length);
+}
+
+/* With -f somebody else asks next: the one who has been silent longest. */
+static struct line *next_to_ask(struct load *load, struct line *line)
+{
+    if (load->options.in_flight == 0)
+        return line;
+    do
+        line = &load->lines[load->turn++ % load->options.connections];
+    while (line->waiting);
+    return line;
+}
+
+/* The time at which a reply was taken is the time at which the next request is
+ * sent: one look at the clock for both. */
+static void on_reply(struct load *load, struct line *line)
+{
+    long long time;
+
+    if (!receive(load, line))
+        return;
+    time = now();
+    line->waiting = false;
+    record(&load->latencies, time - line->asked, load->options.depth);
+    if (time < load->deadline)
+        ask(load, next_to_ask(load, line), time);
+    else
+        load->busy--;
+}
+
+/* ---- churn: connect, ping, quit, end of file -----------------------------*/
+
+static void begin_visit(struct load *load, struct line *line)
+{
+    line->asked = now();
+    open_line(load, line);
+    send_whole(line, load->request, load->request_length);
+}
+
+static void on_visit(struct load *load, struct line *line)
+{
+    if (!receive(load, line))
+        return;
+    if (!line->leaving) {
+        line->leaving = true;
+        line->got = 0;
+        send_whole(line, "quit\n", 5);
+        return;
+    }
+    (void)close(line->socket);
+    record(&load->latencies, now() - line->asked, 1);
+    if (now() < load->deadline)
+        begin_visit(load, line);
+    else
+        load->busy--;
+}
+
+/* ---- rr with datagrams: any of them may be lost --------------------------*/
+
+static void ask_by_datagram(struct load *load, struct line *line,
+                            long long time)
+{
+    int length = snprintf(line->datagram, sizeof line->datagram, "echo %lu\n",
+                          load->sequence++);
+
+    line->asked = time;
+    line->datagram_length = (size_t)length;
+    /* ECONNREFUSED is an ICMP message about the one before: nobody listens. */
+    send_whole(line, line->datagram, line->datagram_length);
+}
+
+static void ask_next(struct load *load, struct line *line, long long time)
+{
+    if (time < load->deadline) {
+        ask_by_datagram(load, line, time);
+    } else {
+        line->done = true;
+        load->busy--;
+    }
+}
+
+static void on_datagram(struct load *load, struct line *line)
+{
+    const char *expected = line->datagram + strlen("echo ");
+    size_t length = line->datagram_length - strlen("echo ");
+    char bytes[64];
+    ssize_t count = recv(line->socket, bytes, sizeof bytes, MSG_DONTWAIT);
+    long long time = now();
+
+    if (count < 0 && errno == EAGAIN)
+        return;
+    if (count < 0)
+        fail("the server has gone, recv on connection %u: %s", line->number,
+             strerror(errno));
+    if ((size_t)count != length ||
+        memcmp(bytes, expected, (size_t)count) != 0) {
+        /* An earlier one, that was given up for lost; anything else is wrong.
+         */
+        if (count < 2 || bytes[count - 1] != '\n' ||
+            strspn(bytes, "0123456789") != (size_t)count - 1)
+            fail_on(line, bytes, (size_t)count);
+        return;
+    }
+    if (line->done)
+        return; /* it was lost, we have said so, and here it is */
+    record(&load->latencies, time - line->asked, 1);
+    ask_next(load, line, time);
+}
+
+static void look_for_lost(struct load *load, long long time)
+{
+    for (unsigned i = 0; i < load->options.connections; i++) {
+        struct line *line = &load->lines[i];
+
+        if (!line->done && time - line->asked >= LOSS_MS * NS_PER_MS) {
+            load->lost++;
+            ask_next(load, line, time);
+        }
+    }
+}
+
+/* ---- The loop ------------------------------------------------------------*/
+
+static void on_event(struct load *load, struct line *line)
+{
+    if (load->options.datagrams)
+        on_datagram(load, line);
+    else if (load->options.mode == CHURN)
+        on_visit(load, line);
+    else
+        on_reply(load, line);
+}
+
+/* Connects, and waits for the first reply: then the server's thread is there.
+ */
+static void greet(struct load *load, struct line *line)
+{
+    open_line(load, line);
+    ask(load, line, now());
+    while (!receive(load, line))
+        continue;
+    line->waiting = false;
+}
+
+static void begin(struct load *load)
+{
+    for (unsigned i = 0; i < load->options.silent; i++)
+        greet(load, &load->lines[load->options.connections + i]);
+    if (load->options.mode != CHURN)
+        open_lines(load);
+    load->before = look_at_server(load);
+    (void)getrusage(RUSAGE_SELF, &load->own_before);
+    load->start = now();
+    load->deadline =
+        load->start + (long long)(load->options.seconds * NS_PER_SECOND);
+    load->busy = load->options.in_flight ? load->options.in_flight
+                                         : load->options.connections;
+    load->turn = load->busy;
+    for (unsigned i = 0; i < load->busy; i++) {
+        if (load->options.datagrams)
+            ask_by_datagram(load, &load->lines[i], now());
+        else if (load->options.mode == CHURN)
+            begin_visit(load, &load->lines[i]);
+        else
+            ask(load, &load->lines[i], now());
+    }
+}
+
+/* Until the time is up and every request that was sent has its reply: the slow
+ * ones are the ones that matter. */
+static void run(struct load *load)
+{
+    struct epoll_event events[EVENTS];
+    long long heard;
+    long long looked;
+
+    begin(load);
+    heard = looked = load->start;
+    while (load->busy > 0) {
+        int count = epoll_wait(load->epoll, events, EVENTS, LOOK_MS);
+        long long time;
+
+        if (count < 0 && errno != EINTR)
+            fail("epoll_wait: %s", strerror(errno));
+        for (int i = 0; i < count; i++)
+            on_event(load, events[i].data.ptr);
+        time = now();
+        if (count > 0)
+            heard = time;
+        else if (time - heard > SILENCE_MS * NS_PER_MS)
+            fail("no reply for %d seconds", SILENCE_MS / 1000);
+        if (load->options.datagrams && time - looked > LOOK_MS * NS_PER_MS) {
+            looked = time;
+            look_for_lost(load, time);
+        }
+        show_progress(load, time);
+    }
+    load->end = now();
+    (void)getrusage(RUSAGE_SELF, &load->own_after);
+    load->after = look_at_server(load);
+    clear_progress(load);
+}
+
+/* ---- idle: many who say little -------------------------------------------*/
+
+/* Connects and pings one after the other. Then nobody may be hung up on while
+ * we hold. */
+static void hold(struct load *load)
+{
+    struct epoll_event event;
+
+    load->before = look_at_server(load);
+    load->start = now();
+    for (unsigned i = 0; i < load->options.connections; i++) {
+        struct line *line = &load->lines[i];
+
+        greet(load, line);
+        record(&load->latencies, now() - line->asked, 1);
+        show_progress(load, now());
+    }
+    load->end = now();
+    load->after = look_at_server(load);
+    clear_progress(load);
+    if (!load->options.csv)
+        (void)fflush(stdout);
+    if (epoll_wait(load->epoll, &event, 1,
+                   (int)(load->options.seconds * 1000)) > 0) {
+        struct line *line = event.data.ptr;
+
+        line->got = load->reply_length;
+        (void)receive(load, line);
+    }
+}
+
+/* ---- What came of it -----------------------------------------------------*/
+
+static double per_reply_us(const struct load *load, double seconds)
+{
+    return load->latencies.total == 0
+               ? 0
+               : seconds * 1000000 / (double)load->latencies.total;
+}
+
+static double per_client(const struct load *load, unsigned long before,
+                         unsigned long after)
+{
+    return ((double)after - (double)before) / load->options.connections;
+}
+
+static void print_csv(const struct load *load)
+{
+    const struct options *options = &load->options;
+    const struct latencies *latencies = &load->latencies;
+    double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
+
+    (void)printf(
+        "mode,transport,connections,in_flight,silent,depth,bytes,seconds,"
+        "replies,per_"
+        "second,"
+        "lost,p50_us,p90_us,p99_us,p999_us,max_us,user_us,system_us,waits,"
+        "preempted,load_preempted,rss_kb,rss_kb_per_client,threads,kernel_"
+        "stack_kb_per_client"
+        "\n");
+    (void)printf(
+        "%s,%s,%u,%u,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
+        mode_names[options->mode],
+        options->datagrams ? "udp"
+        : options->path    ? "unix"
+                           : "tcp",
+        options->connections, options->in_flight, options->silent,
+        options->depth, options->bytes, seconds, latencies->total,
+        (double)latencies->total / seconds, load->lost,
+        quantile(latencies, 500), quantile(latencies, 900),
+        quantile(latencies, 990), quantile(latencies, 999),
+        (double)latencies->longest / 1000);
+    (void)printf("%.3f,%.3f,%ld,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
+                 per_reply_us(load, load->after.user_seconds -
+                                        load->before.user_seconds),
+                 per_reply_us(load, load->after.system_seconds -
+                                        load->before.system_seconds),
+                 load->after.waits - load->before.waits,
+                 load->after.preempted - load->before.preempted,
+                 load->own_after.ru_nivcsw - load->own_before.ru_nivcsw,
+                 load->after.rss_kb,
+                 per_client(load, load->before.rss_kb, load->after.rss_kb),
+                 load->after.threads,
+                 per_client(load, load->before.kernel_stack_kb,
+                            load->after.kernel_stack_kb));
+}
+
+static void print_server(const struct load *load)
+{
+    const struct usage *before = &load->before;
+    const struct usage *after = &load->after;
+    double replies = (double)load->latencies.total;
+
+    (void)printf("server       process %ld, %lu threads\n",
+                 load->options.server, after->threads);
+    if (load->options.mode == IDLE) {
+        (void)printf(
+            "memory       RSS %.1f MB, %.1f KB per client\n"
+            "kernel       stacks %.1f MB, %.1f KB per client (all processes)\n",
+            (double)after->rss_kb / 1024,
+            per_client(load, before->rss_kb, after->rss_kb),
+            (double)after->kernel_stack_kb / 1024,
+            per_client(load, before->kernel_stack_kb, after->kernel_stack_kb));
+        return;
+    }
+    (void)printf(
+        "processor    user %.2f us, system %.2f us per reply\n",
+        per_reply_us(load, after->user_seconds - before->user_seconds),
+        per_reply_us(load, after->system_seconds - before->system_seconds));
+    if (load->options.mode != CHURN) /* its threads took their counts along */
+        (void)printf(
+            "switches     server %.2f waits, %.2f preemptions; "
+            "load %.2f waits, %.2f preemptions per reply\n",
+            (double)(after->waits - before->waits) / replies,
+            (double)(after->preempted - before->preempted) / replies,
+            (double)(load->own_after.ru_nvcsw - load->own_before.ru_nvcsw) /
+                replies,
+            (double)(load->own_after.ru_nivcsw - load->own_before.ru_nivcsw) /
+                replies);
+}
+
+static void print_table(const struct load *load)
+{
+    const struct options *options = &load->options;
+    const struct latencies *latencies = &load->latencies;
+    double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
+
+    (void)printf("%-12s %s, %u connection%s", mode_names[options->mode],
+                 load->where, options->connections,
+                 options->connections == 1 ? "" : "s");
+    if (options->mode == PIPE)
+        (void)printf(", %u requests in a segment", options->depth);
+    if (options->mode == ECHO)
+        (void)printf(", %u bytes", options->bytes);
+    if (options->in_flight > 0)
+        (void)printf(", %u asking at a time", options->in_flight);
+    if (options->silent > 0)
+        (void)printf(", beside %u silent ones", options->silent);
+    (void)printf("\nreplies      %lu in %.2f s, %.0f per second\n",
+                 latencies->total, seconds, (double)latencies->total / seconds);
+    if (options->datagrams)
+        (void)printf("lost         %lu\n", load->lost);
+    (void)printf("latency      p50 %.1f us, p90 %.1f us, p99 %.1f us, "
+                 "p99.9 %.1f us, max %.1f us\n",
+                 quantile(latencies, 500), quantile(latencies, 900),
+                 quantile(latencies, 990), quantile(latencies, 999),
+                 (double)latencies->longest / 1000);
+    if (options->server != 0)
+        print_server(load);
+}
+
+/* ---- Options -------------------------------------------------------------*/
+
+static const char usage[] =
+    "usage: load [-cru] [-n connections] [-t seconds] [-d depth] [-s bytes]\n"
+    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]      "
+    "(127.0.0.1 "
+    "1208)\n"
+    "       load [options] -U path mode\n";
+
+static const char help[] =
+    "  rr    one request in flight on each connection\n"
+    "  pipe  -d requests in one segment\n"
+    "  echo  -s bytes to be echoed\n"
+    "  churn connect, ping, quit, end of file, over and over\n"
+    "  idle  connect all, ping once, hold for -t seconds\n"
+    "\n"
+    "  -c    CSV instead of a table\n"
+    "  -d    requests in a segment, 1 to 1000 (64)\n"
+    "  -f    so many of the connections ask at a time, all in turn (all)\n"
+    "  -h    show this help\n"
+    "  -i    idle connections beside them, pinged once (0)\n"
+    "  -n    connections (16)\n"
+    "  -P    look at this process, the server, too: processor time, context\n"
+    "        switches, memory\n"
+    "  -r    the server is redis\n"
+    "  -s    bytes to be echoed, 1 to 4090 (64)\n"
+    "  -t    seconds, 0.1 to 3600 (2)\n"
+    "  -U    connect to a Unix domain socket\n"
+    "  -u    datagrams (rr only): lost ones are counted\n";
+
+static _Noreturn void misuse(const char *what, const char *problem)
+{
+    (void)fprintf(stderr, "load: %s: %s\n%s", what, problem, usage);
+    exit(2);
+}
+
+static unsigned whole_number(const char *option, const char *text,
+                             unsigned most)
+{
+    unsigned long number = 0;
+
+    if (strspn(text, "0123456789") == strlen(text) && strlen(text) < 10)
+        number = strtoul(text, NULL, 10);
+    if (number < 1 || number > most) {
+        char problem[64];
+
+        (void)snprintf(problem, sizeof problem,
+                       "needs a whole number from 1 to %u", most);
+        misuse(option, problem);
+    }
+    return (unsigned)number;
+}
+
+static double read_seconds(const char *text)
+{
+    double seconds = 0;
+
+    if (strspn(text, "0123456789.") == strlen(text))
+        seconds = strtod(text, NULL);
+    if (seconds < 0.1 || seconds > SECONDS_MAXIMUM)
+        misuse("-t", "needs seconds, 0.1 to 3600");
+    return seconds;
+}
+
+static enum mode read_mode(const char *text)
+{
+    for (size_t i = 0; i < sizeof mode_names / sizeof *mode_names; i++)
+        if (strcmp(text, mode_names[i]) == 0)
+            return (enum mode)i;
+    misuse(text, "no such mode; there are rr, pipe, echo, churn, idle");
+}
+
+static void read_operands(struct options *options, char **operands)
+{
+    if (*operands == NULL)
+        misuse("mode", "is missing");
+    options->mode = read_mode(*operands++);
+    if (options->path != NULL && *operands != NULL)
+        misuse("-U", "a path has no address or port");
+    if (*operands != NULL)
+        options->host = *operands++;
+    if (*operands != NULL)
+        options->port = *operands++;
+    if (*operands != NULL)
+        misuse(*operands, "one operand too many");
+    if (options->datagrams && (options->mode != RR || options->path != NULL))
+        misuse("-u", "goes with rr and with an address only");
+    if (options->silent > 0 && (options->datagrams || options->mode == IDLE))
+        misuse("-i", "goes with connections that are not idle themselves");
+    if (options->in_flight > options->connections)
+        misuse("-f", "more in flight than there are connections (-n)");
+    if (options->in_flight > 0 &&
+        (options->datagrams || options->mode == CHURN || options->mode == IDLE))
+        misuse("-f", "goes with rr, pipe and echo on connections");
+    if (options->redis && options->mode == ECHO)
+        misuse("-r", "redis has an echo of another form");
+    if (options->mode != PIPE)
+        options->depth = 1;
+    if (options->mode != ECHO)
+        options->bytes = 0;
+}
+
+static struct options read_options(int argc, char **argv)
+{
+    struct options options = {.connections = 16,
+                              .depth = 64,
+                              .bytes = 64,
+                              .seconds = 2,
+                              .host = "127.0.0.1",
+                              .port = "1208"};
+    int letter;
+
+    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rs:t:U:u")) != -1) {
+        char option[] = {'-', (char)optopt, '\0'};
+
+        switch (letter) {
+        case 'c':
+            options.csv = true;
+            break;
+        case 'd':
+            options.depth = whole_number("-d", optarg, DEPTH_MAXIMUM);
+            break;
+        case 'f':
+            options.in_flight = whole_number("-f", optarg, CONNECTIONS_MAXIMUM);
+            break;
+        case 'h':
+            (void)printf("%s%s", usage, help);
+            exit(EXIT_SUCCESS);
+        case 'i':
+            options.silent = whole_number("-i", optarg, CONNECTIONS_MAXIMUM);
+            break;
+        case 'n':
+            options.connections =
+                whole_number("-n", optarg, CONNECTIONS_MAXIMUM);
+            break;
+        case 'P':
+            options.server = whole_number("-P", optarg, 1 << 22);
+            break;
+        case 'r':
+            options.redis = true;
+            break;
+        case 's':
+            options.bytes = whole_number("-s", optarg, ECHO_MAXIMUM);
+            break;
+        case 't':
+            options.seconds = read_seconds(optarg);
+            break;
+        case 'U':
+            options.path = optarg;
+            break;
+        case 'u':
+            options.datagrams = true;
+            break;
+        case ':':
+            misuse(option, "needs a value");
+        default:
+            misuse(option, "no such option");
+        }
+    }
+    read_operands(&options, argv + optind);
+    return options;
+}
+
+/* ---- The start -----------------------------------------------------------*/
+
+static void name_server(struct load *load)
+{
+    const struct options *options = &load->options;
+    struct addrinfo hints = {.ai_socktype =
+                                 options->datagrams ? SOCK_DGRAM : SOCK_STREAM};
+    struct sockaddr_un file = {.sun_family = AF_UNIX};
+    struct addrinfo *found;
+    int error;
+
+    if (options->path != NULL) {
+        if (strlen(options->path) >= sizeof file.sun_path)
+            misuse("-U", "the path is too long");
+        (void)strcpy(file.sun_path, options->path);
+        memcpy(&load->address, &file, sizeof file);
+        load->address_length = sizeof file;
+        (void)snprintf(load->where, sizeof load->where, "unix %s",
+                       options->path);
+        return;
+    }
+    (void)snprintf(load->where, sizeof load->where,
+                   strchr(options->host, ':') ? "%s [%s]:%s" : "%s %s:%s",
+                   options->datagrams ? "udp" : "tcp", options->host,
+                   options->port);
+    error = getaddrinfo(options->host, options->port, &hints, &found);
+    if (error != 0)
+        fail("%s: %s", load->where, gai_strerror(error));
+    memcpy(&load->address, found->ai_addr, found->ai_addrlen);
+    load->address_length = found->ai_addrlen;
+    freeaddrinfo(found);
+}
+
+/* The request of each turn and the reply that it must have. */
+static void write_request(struct load *load)
+{
+    const struct options *options = &load->options;
+    const char *pong = options->redis ? "+PONG\r\n" : "pong\n";
+    char *request = load->request;
+    char *reply = load->reply;
+
+    if (options->mode == ECHO) {
+        request = stpcpy(request, "echo ");
+        for (unsigned i = 0; i < options->bytes; i++)
+            *request++ = *reply++ = (char)('a' + i % 26);
+        *request++ = *reply++ = '\n';
+    } else {
+        for (unsigned i = 0; i < options->depth; i++) {
+            request = stpcpy(request, "ping\n");
+            reply = stpcpy(reply, pong);
+        }
+    }
+    load->request_length = (size_t)(request - load->request);
+    load->reply_length = (size_t)(reply - load->reply);
+    if (options->redis)
+        (void)strcpy(load->farewell, "+OK\r\n");
+    load->farewell_length = strlen(load->farewell);
+}
+
+static void allow_descriptors(unsigned connections)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (limit.rlim_max < connections + 8)
+        fail("%u connections need more than the %ju descriptors allowed "
+             "(ulimit -Hn)",
+             connections, (uintmax_t)limit.rlim_max);
+}
+
+int main(int argc, char **argv)
+{
+    static struct load load;
+    unsigned connections;
+
+    load.options = read_options(argc, argv);
+    name_server(&load);
+    write_request(&load);
+    connections = load.options.connections + load.options.silent;
+    allow_descriptors(connections);
+    load.lines = calloc(connections, sizeof *load.lines);
+    load.epoll = epoll_create1(0);
+    if (load.lines == NULL || load.epoll < 0)
+        fail("start: %s", strerror(errno));
+
+    if (load.options.mode == IDLE)
+        hold(&load);
+    else
+        run(&load);
+
+    if (load.options.csv)
+        print_csv(&load);
+    else
+        print_table(&load);
+    return EXIT_SUCCESS;
+}

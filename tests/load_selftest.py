@@ -1,0 +1,182 @@
+#!/usr/bin/python3
+"""Does the load generator notice what is wrong? A benchmark of a server that
+answers rubbish must fail, not be fast.
+
+    load_selftest.py path/to/load path/to/server
+"""
+import csv
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+LOAD, SERVER = [os.path.abspath(path) for path in sys.argv[1:3]]
+BOUND = 60
+
+
+class Liar:
+    """Takes one connection and answers each request with the next reply."""
+
+    def __init__(self, *replies):
+        self.replies = replies
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.settimeout(BOUND)
+        self.port = str(self.socket.getsockname()[1])
+        self.thread = threading.Thread(target=self.answer)
+
+    def answer(self):
+        with self.socket.accept()[0] as client:
+            for reply in self.replies:
+                client.recv(65536)
+                client.sendall(reply)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.thread.join()
+        self.socket.close()
+
+
+def load(*arguments):
+    return subprocess.run([LOAD, "-t", "0.2", *arguments], text=True,
+                          capture_output=True, timeout=BOUND)
+
+
+class WrongServers(unittest.TestCase):
+    def fails(self, run, *words):
+        self.assertEqual(run.returncode, 1, run)
+        self.assertEqual(run.stdout, "")
+        self.assertEqual(len(run.stderr.splitlines()), 1, run.stderr)
+        for word in words:
+            self.assertIn(word, run.stderr)
+
+    def test_a_wrong_byte(self):
+        with Liar(b"pong\n", b"pong\n", b"pung\n") as liar:
+            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
+                       "wrong reply on connection 0", "pung")
+
+    def test_a_reply_too_many(self):
+        with Liar(b"pong\n", b"pong\npong\n") as liar:
+            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
+                       "10 bytes, 5 due")
+
+    def test_a_wrong_byte_deep_in_a_pipeline(self):
+        with Liar(b"pong\n" * 63 + b"pong ") as liar:
+            self.fails(load("-n", "1", "pipe", "127.0.0.1", liar.port),
+                       "wrong reply")
+
+    def test_a_reply_cut_short(self):
+        with Liar(b"po") as liar:
+            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
+                       "the server hung up on connection 0")
+
+    def test_an_echo_that_changes(self):
+        with Liar(b"abcdefgx\n") as liar:
+            self.fails(load("-n", "1", "-s", "8", "echo", "127.0.0.1",
+                            liar.port), "wrong reply")
+
+    def test_nobody_there(self):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = str(probe.getsockname()[1])
+        self.fails(load("rr", "127.0.0.1", port), "Connection refused")
+
+
+class OurServer(unittest.TestCase):
+    def run_mode(self, mode, *options, server_options=()):
+        with subprocess.Popen([SERVER, "-p", "0", *server_options],
+                              stdout=subprocess.PIPE, text=True) as server:
+            try:
+                server.stdout.readline()
+                listening = server.stdout.readline()
+                port = listening.split(",")[0].split(":")[1].split("/")[0]
+                drain = threading.Thread(target=server.stdout.read)
+                drain.start()
+                run = load("-c", "-P", str(server.pid), *options, mode,
+                           "127.0.0.1", port)
+            finally:
+                server.terminate()
+                drain.join()
+        self.assertEqual(run.returncode, 0, run)
+        (row,) = csv.DictReader(run.stdout.splitlines())
+        self.assertNotIn(None, row.values(), "fewer values than columns")
+        self.assertNotIn(None, row, "more values than columns")
+        return row
+
+    def test_each_mode(self):
+        for mode, *options in (
+                ["rr", "-n", "4"], ["rr", "-n", "8", "-f", "3"],
+                ["rr", "-n", "4", "-i", "4"], ["pipe", "-d", "100"],
+                ["echo", "-s", "4090"], ["churn", "-n", "3"],
+                ["idle", "-n", "20"]):
+            with self.subTest(mode=mode, options=options):
+                row = self.run_mode(mode, *options)
+                self.assertGreater(int(row["replies"]), 1)
+                times = [float(row[name]) for name in
+                         ("p50_us", "p90_us", "p99_us", "p999_us", "max_us")]
+                self.assertEqual(times, sorted(times))
+                self.assertGreater(times[0], 0)
+
+    def test_replies_come_in_whole_segments(self):
+        row = self.run_mode("pipe", "-d", "7")
+        self.assertEqual(int(row["replies"]) % 7, 0)
+
+    def test_idle_sees_a_thread_for_each_client(self):
+        row = self.run_mode("idle", "-n", "20")
+        self.assertEqual(row["threads"], "21")
+        self.assertGreater(float(row["rss_kb_per_client"]), 0)
+
+    def test_datagrams(self):
+        row = self.run_mode("rr", "-u", server_options=["-u"])
+        self.assertGreater(int(row["replies"]), 1)
+
+    def test_a_full_server_is_no_success(self):
+        with self.assertRaises(AssertionError) as failure:
+            self.run_mode("rr", "-n", "3", server_options=["-m", "2"])
+        self.assertIn("Too many clients, limit 2", str(failure.exception))
+
+    def test_unix(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "ping")
+            with subprocess.Popen([SERVER, "-U", path],
+                                  stdout=subprocess.PIPE, text=True) as server:
+                server.stdout.readline()
+                server.stdout.readline()
+                run = load("-n", "2", "-U", path, "rr")
+                server.terminate()
+                server.stdout.read()
+        self.assertEqual(run.returncode, 0, run)
+        self.assertIn("unix " + path, run.stdout)
+
+
+class Usage(unittest.TestCase):
+    def test_misuse(self):
+        for arguments in ([], ["fast"], ["-n", "0", "rr"], ["-n", "1x", "rr"],
+                          ["-t", "x", "rr"], ["-d", "1001", "pipe"], ["-x"],
+                          ["-n"], ["-u", "pipe"], ["-U", "a", "rr", "host"],
+                          ["-n", "2", "-f", "3", "rr"], ["rr", "a", "1", "b"]):
+            with self.subTest(arguments=arguments):
+                run = subprocess.run([LOAD, *arguments], text=True,
+                                     capture_output=True, timeout=BOUND)
+                self.assertEqual(run.returncode, 2, run)
+                self.assertTrue(run.stderr.startswith("load: "), run.stderr)
+                self.assertIn("usage: load", run.stderr)
+
+    def test_more_connections_than_descriptors(self):
+        run = subprocess.run(
+            ["sh", "-c", "ulimit -n 64; exec \"$0\" -n 100 rr", LOAD],
+            text=True, capture_output=True, timeout=BOUND)
+        self.assertEqual(run.returncode, 1)
+        self.assertIn("ulimit -Hn", run.stderr)
+
+
+if __name__ == "__main__":
+    result = unittest.main(argv=sys.argv[:1], exit=False).result
+    failed = len(result.failures) + len(result.errors)
+    print(f"{result.testsRun - failed} passed, {failed} failed, "
+          f"{len(result.skipped)} skipped")
+    sys.exit(failed != 0)

@@ -1,0 +1,11 @@
+# The programs from outside: real peers, real tools.
+
+OUTSIDE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
+
+.PHONY: peers tools
+
+peers: all ## test with telnet, nc, socat and the like at the other end
+	$(Q)$(OUTSIDE) tests/peers.py
+
+tools: all ## test what lsof, netstat, /proc, gdb and strace show
+	$(Q)$(OUTSIDE) tests/tools.py

@@ -1,0 +1,537 @@
+/*
+ * test_client.c - the real ./client, against the real ./server and against
+ * servers that behave worse.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <CUnit/CUnit.h>
+
+#define USAGE \
+    "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)"
+
+/* ---- Helpers ------------------------------------------------------------ */
+
+static bool start_client(struct program *client, int port)
+{
+    char text[16];
+    const char *argv[] = {"client", "127.0.0.1", text, NULL};
+
+    (void)snprintf(text, sizeof text, "%d", port);
+    return start(client, argv);
+}
+
+static void end_input(struct program *client)
+{
+    (void)close(client->input);
+    client->input = -1;
+}
+
+static bool type(const struct program *client, const char *text)
+{
+    return write(client->input, text, strlen(text)) == (ssize_t)strlen(text);
+}
+
+/* "Trying" and "Connected to", whose own port is the kernel's choice. */
+static bool connects(const struct program *client, int port)
+{
+    char line[256];
+    char expected[256];
+    const char *own;
+
+    if (!next_line_is(client->errors, "Trying 127.0.0.1...") ||
+        !next_line(client->errors, line, sizeof line))
+        return false;
+    own = strstr(line, "127.0.0.1, ");
+    (void)snprintf(
+        expected, sizeof expected,
+        "Connected to 127.0.0.1: [tcp, 127.0.0.1, %d, 127.0.0.1, %d]",
+        own ? atoi(own + 11) : 0, port);
+    return strcmp(line, expected) == 0;
+}
+
+/* A server of the test's own, on loopback. */
+static int listen_on(int backlog, int *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof address;
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+
+    CU_ASSERT_EQUAL_FATAL(
+        bind(listening, (struct sockaddr *)&address, sizeof address), 0);
+    CU_ASSERT_EQUAL_FATAL(listen(listening, backlog), 0);
+    CU_ASSERT_EQUAL_FATAL(
+        getsockname(listening, (struct sockaddr *)&address, &length), 0);
+    *port = ntohs(address.sin_port);
+    return listening;
+}
+
+/* Runs a command of the shell in which $client and $server_port are known. */
+static int run_shell(const char *command, int port)
+{
+    struct program shell;
+    char script[1024];
+    const char *programs = getenv("PROGRAMS");
+    const char *wrapper = getenv("WRAPPER");
+    const char *argv[] = {"/bin/sh", "-c", script, NULL};
+
+    (void)snprintf(script, sizeof script,
+                   "client='%s %s/client'; port=%d; dir='%s'; %s",
+                   wrapper ? wrapper : "", programs ? programs : ".", port,
+                   scratch("."), command);
+    CU_ASSERT_FATAL(start(&shell, argv));
+    end_input(&shell);
+    return wait_for_end(&shell);
+}
+
+static bool last_words(struct program *client, const char *line, int status)
+{
+    return next_line_is(client->errors, line) && wait_for_end(client) == status;
+}
+
+/* ---- Conversations ------------------------------------------------------ */
+
+static void the_session(void)
+{
+    struct program server;
+    struct program client;
+    char line[256];
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CU_ASSERT_FATAL(start_client(&client, server.port));
+    CU_ASSERT(connects(&client, server.port));
+    CU_ASSERT(type(&client, "ping\n"));
+    CU_ASSERT(next_line_is(client.output, "pong"));
+    CU_ASSERT(type(&client, "echo Hello,socket\n"));
+    CU_ASSERT(next_line_is(client.output, "Hello,socket"));
+    CU_ASSERT(type(&client, "foo\n"));
+    CU_ASSERT(next_line_is(client.output, "Unsupported command: foo"));
+    CU_ASSERT(type(&client, "quit\n"));
+    CU_ASSERT(
+        next_line_is(client.errors, "Connection closed by foreign host."));
+    CU_ASSERT_FALSE(next_line(client.output, line, sizeof line));
+    CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
+    /* Its input is still open: it is the server that ended it. */
+    CU_ASSERT_EQUAL(wait_for_end(&client), 0);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* `quit` in two parts, with white space, without a line end, and with more
+ * behind it: all are a good end. */
+static void quit_in_every_shape(void)
+{
+    static const char *const parts[][2] = {{"qu", "it\n"},
+                                           {" quit now\r", "\n"},
+                                           {"ping\nquit\nping\n", "ping\n"}};
+    struct program server;
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        struct program client;
+
+        CU_ASSERT_FATAL(start_client(&client, server.port));
+        CU_ASSERT(connects(&client, server.port));
+        CU_ASSERT(type(&client, parts[i][0]));
+        CU_ASSERT(type(&client, parts[i][1]));
+        CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+    }
+    CU_ASSERT_EQUAL(run_shell("printf 'ping\nquit' | $client -w 30 127.0.0.1 "
+                              "$port 2>/dev/null | grep -qx pong",
+                              server.port),
+                    0);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+static void end_of_input_is_a_half_close(void)
+{
+    struct program server;
+    struct program client;
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CU_ASSERT_FATAL(start_client(&client, server.port));
+    CU_ASSERT(connects(&client, server.port));
+    CU_ASSERT(type(&client, "ping\necho no line end"));
+    end_input(&client);
+    CU_ASSERT(next_line_is(client.output, "pong"));
+    CU_ASSERT(next_line_is(client.output, "no line end"));
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+static void two_hundred_thousand_lines(void)
+{
+    struct program server;
+    char command[512];
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    (void)snprintf(command, sizeof command,
+                   "seq 1 %d > $dir/numbers && sed 's/^/echo /' $dir/numbers | "
+                   "$client 127.0.0.1 $port 2>/dev/null > $dir/replies && "
+                   "cmp $dir/numbers $dir/replies",
+                   load(200000));
+    CU_ASSERT_EQUAL(run_shell(command, server.port), 0);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* Whatever the bytes, they go both ways as they are. */
+static void any_bytes_to_any_server(void)
+{
+    int port;
+    int listening = listen_on(1, &port);
+    struct program client;
+    char sent[256];
+    char received[256];
+    int accepted;
+
+    for (size_t i = 0; i < sizeof sent; i++)
+        sent[i] = (char)(i - 128);
+    CU_ASSERT_FATAL(start_client(&client, port));
+    CU_ASSERT(connects(&client, port));
+    accepted = accept(listening, NULL, NULL);
+    CU_ASSERT_EQUAL(write(client.input, sent, sizeof sent), sizeof sent);
+    CU_ASSERT(receive_bytes(accepted, received, sizeof received));
+    CU_ASSERT_EQUAL(memcmp(sent, received, sizeof sent), 0);
+    CU_ASSERT(send_bytes(accepted, received, sizeof received));
+    memset(received, 0, sizeof received);
+    for (size_t got = 0; got < sizeof received;) {
+        ssize_t count =
+            read(client.output, received + got, sizeof received - got);
+
+        CU_ASSERT_FATAL(count > 0);
+        got += (size_t)count;
+    }
+    CU_ASSERT_EQUAL(memcmp(sent, received, sizeof sent), 0);
+    end_input(&client);
+    CU_ASSERT(receives_end(accepted));
+    (void)close(accepted);
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+    (void)close(listening);
+}
+
+static void a_unix_domain_socket(void)
+{
+    struct program server;
+    struct program client;
+    char connected[256];
+    const char *path = scratch("s");
+    const char *argv[] = {"client", "-U", path, NULL};
+
+    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CU_ASSERT_FATAL(start(&client, argv));
+    (void)snprintf(connected, sizeof connected, "Connected to %s: [unix, %s]",
+                   path, path);
+    CU_ASSERT(next_line_is(client.errors, connected));
+    CU_ASSERT(type(&client, "ping\nquit\n"));
+    CU_ASSERT(next_line_is(client.output, "pong"));
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* ---- Ends that are not good --------------------------------------------- */
+
+static void the_server_is_gone(void)
+{
+    struct program server;
+    struct program client;
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CU_ASSERT_FATAL(start_client(&client, server.port));
+    CU_ASSERT(connects(&client, server.port));
+    CU_ASSERT(type(&client, "ping\n"));
+    CU_ASSERT(next_line_is(client.output, "pong"));
+    CU_ASSERT_EQUAL(kill(server.pid, SIGKILL), 0);
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
+}
+
+static void the_connection_is_reset(void)
+{
+    struct linger reset = {.l_onoff = 1, .l_linger = 0};
+    struct program client;
+    char expected[128];
+    char byte;
+    int port;
+    int listening = listen_on(1, &port);
+    int accepted;
+
+    CU_ASSERT_FATAL(start_client(&client, port));
+    CU_ASSERT(connects(&client, port));
+    accepted = accept(listening, NULL, NULL);
+    CU_ASSERT(type(&client, "ping\n"));
+    CU_ASSERT(receive_bytes(accepted, &byte, 1));
+    (void)setsockopt(accepted, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    (void)close(accepted);
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to receive, 127.0.0.1:%d: Connection reset by peer",
+                   port);
+    CU_ASSERT(last_words(&client, expected, 1));
+    (void)close(listening);
+}
+
+static void refused(void)
+{
+    const char *path = scratch("nobody");
+    const char *argv[] = {"client", "-U", path, NULL};
+    struct program client;
+    char expected[256];
+    int port;
+
+    (void)close(listen_on(1, &port));
+    CU_ASSERT_FATAL(start_client(&client, port));
+    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to connect, 127.0.0.1:%d: Connection refused", port);
+    CU_ASSERT(last_words(&client, expected, 1));
+
+    CU_ASSERT_FATAL(start(&client, argv));
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to connect, %s: No such file or directory", path);
+    CU_ASSERT(last_words(&client, expected, 1));
+}
+
+static void an_unknown_host(void)
+{
+    const char *argv[] = {"client", "nobody.invalid", NULL};
+    const char *family[] = {"client", "-4", "::1", NULL};
+    const char expected[] = "Fail to connect, nobody.invalid:1208: ";
+    struct program client;
+    char line[256];
+
+    /* "Name or service not known", or with no name server to be reached
+     * "Temporary failure in name resolution". */
+    CU_ASSERT_FATAL(start(&client, argv));
+    CU_ASSERT(next_line(client.errors, line, sizeof line));
+    CU_ASSERT_EQUAL(strncmp(line, expected, strlen(expected)), 0);
+    CU_ASSERT(strlen(line) > strlen(expected));
+    CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
+    CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+
+    CU_ASSERT_FATAL(start(&client, family));
+    CU_ASSERT(next_line(client.errors, line, sizeof line));
+    CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, [::1]:1208: ", 29), 0);
+    CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+}
+
+static void a_path_too_long(void)
+{
+    struct sockaddr_un address;
+    char path[sizeof address.sun_path + 1];
+    const char *argv[] = {"client", "-U", path, NULL};
+    struct program client;
+    char expected[256];
+
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    CU_ASSERT_FATAL(start(&client, argv));
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to connect, %s: File name too long, limit %zu bytes",
+                   path, sizeof address.sun_path - 1);
+    CU_ASSERT(last_words(&client, expected, 1));
+}
+
+/* -w, while connecting: a backlog that is full answers no SYN. And later: a
+ * server that says nothing. */
+static void silence_has_a_limit(void)
+{
+    struct program client;
+    char text[16];
+    const char *argv[] = {"client", "-w", "1", "127.0.0.1", text, NULL};
+    char expected[128];
+    int port;
+    int listening = listen_on(0, &port);
+    int filling[8];
+    int connected;
+
+    (void)snprintf(text, sizeof text, "%d", port);
+    CU_ASSERT_FATAL(start(&client, argv));
+    CU_ASSERT(connects(&client, port));
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to receive, 127.0.0.1:%d: Timed out after 1 second",
+                   port);
+    CU_ASSERT(last_words(&client, expected, 1));
+
+    for (connected = 0; connected < 8; connected++) {
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_port = htons((in_port_t)port),
+                                      .sin_addr = {htonl(INADDR_LOOPBACK)}};
+
+        filling[connected] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)connect(filling[connected], (struct sockaddr *)&address,
+                      sizeof address);
+    }
+    CU_ASSERT_FATAL(start(&client, argv));
+    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to connect, 127.0.0.1:%d: Timed out after 1 second",
+                   port);
+    CU_ASSERT(last_words(&client, expected, 1));
+    while (connected > 0)
+        (void)close(filling[--connected]);
+    (void)close(listening);
+}
+
+static void turned_away(void)
+{
+    struct program server;
+    struct program client;
+    int first;
+
+    CU_ASSERT_FATAL(start_server(&server, "-m", "1", NULL));
+    first = connect_to("127.0.0.1", server.port);
+    CU_ASSERT(send_text(first, "ping\n"));
+    CU_ASSERT(receives(first, "pong\n"));
+    CU_ASSERT_FATAL(start_client(&client, server.port));
+    CU_ASSERT(connects(&client, server.port));
+    CU_ASSERT(next_line_is(client.output, "Too many clients, limit 1"));
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
+    (void)close(first);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* ---- The standard descriptors ------------------------------------------- */
+
+static void output_that_fails(void)
+{
+    struct program server;
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CU_ASSERT_EQUAL(
+        run_shell(
+            "echo ping | $client 127.0.0.1 $port 2>$dir/e >/dev/full; "
+            "status=$?; tail -1 $dir/e | grep -qx 'Fail to write standard "
+            "output: No space left on device' && exit $status",
+            server.port),
+        1);
+    /* A reader that has seen enough: not a word. */
+    CU_ASSERT_EQUAL(
+        run_shell(
+            "{ yes ping | head -100000 | $client 127.0.0.1 $port 2>$dir/e; "
+            "echo $? >$dir/status; } | head -1 | grep -qx pong && "
+            "[ $(cat $dir/status) = 1 ] && ! grep -q Fail $dir/e",
+            server.port),
+        0);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+static void input_that_fails(void)
+{
+    struct program server;
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CU_ASSERT_EQUAL(
+        run_shell("$client 127.0.0.1 $port 2>$dir/e </; status=$?; "
+                  "grep -qx 'Fail to read standard input: Is a directory' "
+                  "$dir/e && exit $status",
+                  server.port),
+        1);
+    /* Closed: nothing to send, so it ends at once, and well. */
+    CU_ASSERT_EQUAL(
+        run_shell("$client 127.0.0.1 $port 2>/dev/null <&-", server.port), 0);
+    if (getenv("WRAPPER") == NULL) /* valgrind needs its standard error */
+        CU_ASSERT_EQUAL(
+            run_shell("echo ping | $client 127.0.0.1 $port 2>&- >&-",
+                      server.port),
+            0);
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* ---- Usage -------------------------------------------------------------- */
+
+static void help_on_standard_output(void)
+{
+    static const char *const words[] = {"-h", "--help"};
+
+    for (int i = 0; i < 2; i++) {
+        struct program client;
+        const char *argv[] = {"client", words[i], NULL};
+        char line[256];
+        int lines = 0;
+
+        CU_ASSERT_FATAL(start(&client, argv));
+        CU_ASSERT(next_line_is(client.output, USAGE));
+        while (next_line(client.output, line, sizeof line))
+            lines++;
+        CU_ASSERT(lines > 5);
+        CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
+        CU_ASSERT_EQUAL(wait_for_end(&client), 0);
+    }
+}
+
+static void every_usage_error(void)
+{
+    static const struct {
+        const char *const argv[6];
+        const char *line;
+    } errors[] = {
+        {{"client", "-w", "0"},
+         "client: -w: needs a whole number from 1 to 1000000"},
+        {{"client", "-w", "x"},
+         "client: -w: needs a whole number from 1 to 1000000"},
+        {{"client", "-w", ""},
+         "client: -w: needs a whole number from 1 to 1000000"},
+        {{"client", "-w"}, "client: -w: needs a value"},
+        {{"client", "-x"}, "client: -x: no such option"},
+        {{"client", "localhost", "66744"},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", "0"},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", ""},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "-46"},
+         "client: -4 and -6: leave one out, or both for both families"},
+        {{"client", "-U", "s", "-4"},
+         "client: -U: a path has no family, host or port"},
+        {{"client", "-U", "s", "localhost"},
+         "client: -U: a path has no family, host or port"},
+        {{"client", "-U", ""}, "client: -U: needs a path"},
+        {{"client", "localhost", "1208", "more"},
+         "client: more: one operand too many"},
+    };
+
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        struct program client;
+
+        CU_ASSERT_FATAL(start(&client, errors[i].argv));
+        CU_ASSERT(next_line_is(client.errors, errors[i].line));
+        CU_ASSERT(next_line_is(client.errors, USAGE));
+        CU_ASSERT_EQUAL(wait_for_end(&client), 2);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        {"the_session", the_session},
+        {"quit_in_every_shape", quit_in_every_shape},
+        {"end_of_input_is_a_half_close", end_of_input_is_a_half_close},
+        {"two_hundred_thousand_lines", two_hundred_thousand_lines},
+        {"any_bytes_to_any_server", any_bytes_to_any_server},
+        {"a_unix_domain_socket", a_unix_domain_socket},
+        {"the_server_is_gone", the_server_is_gone},
+        {"the_connection_is_reset", the_connection_is_reset},
+        {"refused", refused},
+        {"an_unknown_host", an_unknown_host},
+        {"a_path_too_long", a_path_too_long},
+        {"silence_has_a_limit", silence_has_a_limit},
+        {"turned_away", turned_away},
+        {"output_that_fails", output_that_fails},
+        {"input_that_fails", input_that_fails},
+        {"help_on_standard_output", help_on_standard_output},
+        {"every_usage_error", every_usage_error},
+        {NULL, NULL},
+    };
+
+    return run_suite("client", tests, argc, argv);
+}

@@ -1,0 +1,309 @@
+/*
+ * test_segments.c - the lab's raw socket program, lab-notes/segments.c, without
+ * a network: its functions are given packets that the tests make.
+ *
+ * Each packet is a malloc()ed block of exactly its size, so that under
+ * AddressSanitizer a read of one byte too many ends the test.
+ */
+int segments_main(int argc, char **argv);
+#define main segments_main
+/* NOLINTNEXTLINE(bugprone-suspicious-include): all in it is static */
+#include "../lab-notes/segments.c"
+#undef main
+
+#include "harness.h"
+
+enum {
+    CLIENT = 40000,
+    SERVER = 1208,
+    MOST = 2000
+};
+
+/* ---- Making packets --------------------------------------------------------
+ */
+
+static void put(unsigned char *to, uint32_t value, int count)
+{
+    while (count-- > 0) {
+        to[count] = (unsigned char)value;
+        value >>= 8;
+    }
+}
+
+/* A sound packet without options, from one port of 10.0.0.1 to another of
+ * 10.0.0.2, or back if `from` is the server's. Returns its size. */
+static size_t make(unsigned char *packet, unsigned from, unsigned flags,
+                   uint32_t seq, uint32_t ack, const char *payload)
+{
+    size_t length = strlen(payload);
+
+    memset(packet, 0, 40);
+    packet[0] = 0x45;
+    put(packet + 2, (uint32_t)(40 + length), 2);
+    packet[9] = IPPROTO_TCP;
+    put(packet + 12, from == SERVER ? 0x0a000002 : 0x0a000001, 4);
+    put(packet + 16, from == SERVER ? 0x0a000001 : 0x0a000002, 4);
+    put(packet + 20, from, 2);
+    put(packet + 22, from == SERVER ? CLIENT : SERVER, 2);
+    put(packet + 24, seq, 4);
+    put(packet + 28, ack, 4);
+    packet[32] = 5 << 4;
+    packet[33] = (unsigned char)flags;
+    memcpy(packet + 40, payload, length);
+    return 40 + length;
+}
+
+/* Parses a copy with nothing behind its end. */
+static bool parses(const unsigned char *packet, size_t size,
+                   struct segment *segment)
+{
+    unsigned char *copy = malloc(size > 0 ? size : 1);
+    bool parsed;
+
+    CU_ASSERT_FATAL(copy != NULL);
+    memcpy(copy, packet, size);
+    parsed = parse_segment(copy, size, segment);
+    if (parsed) {
+        CU_ASSERT(segment->payload >= copy + 40);
+        CU_ASSERT(segment->payload + segment->length <= copy + size);
+    }
+    free(copy);
+    return parsed;
+}
+
+/* What is printed of a packet; "" if nothing. */
+static const char *shown(const unsigned char *packet, size_t size)
+{
+    static char text[1024];
+    unsigned char *copy = malloc(size > 0 ? size : 1);
+    FILE *out = fmemopen(text, sizeof text, "w");
+
+    CU_ASSERT_FATAL(copy != NULL && out != NULL);
+    memcpy(copy, packet, size);
+    *text = '\0';
+    show(out, SERVER, copy, size);
+    (void)fclose(out);
+    free(copy);
+    return text;
+}
+
+static void sends(unsigned from, unsigned flags, uint32_t seq, uint32_t ack,
+                  const char *payload, const char *expected)
+{
+    unsigned char packet[MOST];
+    char line[256];
+    const char *came =
+        shown(packet, make(packet, from, flags, seq, ack, payload));
+    const char *step = strtok(strcpy(line, expected), "|");
+    const char *rest = strtok(NULL, "|");
+    char whole[512];
+
+    (void)snprintf(whole, sizeof whole,
+                   "%-9s  10.0.0.1:40000 %s 10.0.0.2:1208  %s\n", step,
+                   from == SERVER ? "<-" : "->", rest);
+    CU_ASSERT_STRING_EQUAL(came, whole);
+    if (strcmp(came, whole) != 0)
+        (void)fprintf(stderr, "\n  expected: %s  came:     %s", whole, came);
+}
+
+/* ---- Lines ------------------------------------------------------------------
+ */
+
+static void a_conversation_is_told_step_by_step(void)
+{
+    const uint32_t c = 4294967290U; /* it wraps within the conversation */
+    const uint32_t s = 1000;
+
+    sends(CLIENT, 2, c, 0, "", "handshake|SYN     seq 0 ack 0 length 0");
+    sends(SERVER, 18, s, c + 1, "", "handshake|SYN ACK seq 0 ack 1 length 0");
+    sends(CLIENT, 16, c + 1, s + 1, "",
+          "handshake|ACK     seq 1 ack 1 length 0");
+    sends(CLIENT, 24, c + 1, s + 1, "ping\n",
+          "data|PSH ACK seq 1 ack 1 length 5  ping.");
+    sends(SERVER, 16, s + 1, c + 6, "", "data|ACK     seq 1 ack 6 length 0");
+    sends(SERVER, 24, s + 1, c + 6, "pong\n",
+          "data|PSH ACK seq 1 ack 6 length 5  pong.");
+    sends(CLIENT, 25, c + 6, s + 6, "quit\n",
+          "close|FIN PSH ACK seq 6 ack 6 length 5  quit.");
+    sends(SERVER, 16, s + 6, c + 11, "",
+          "data|ACK     seq 6 ack 11 length 0"); /* not yet of the FIN */
+    sends(SERVER, 24, s + 6, c + 12, "more",
+          "data|PSH ACK seq 6 ack 12 length 4  more");
+    sends(SERVER, 16, s + 10, c + 12, "",
+          "close|ACK     seq 10 ack 12 length 0");
+    sends(SERVER, 17, s + 10, c + 12, "",
+          "close|FIN ACK seq 10 ack 12 length 0");
+    sends(CLIENT, 16, c + 12, s + 11, "",
+          "close|ACK     seq 12 ack 11 length 0");
+    /* The same ports again. */
+    sends(CLIENT, 2, 5, 0, "", "handshake|SYN     seq 0 ack 0 length 0");
+    sends(SERVER, 20, 0, 6, "", "close|RST ACK seq 0 ack 1 length 0");
+}
+
+static void a_late_watcher_counts_from_one(void)
+{
+    sends(CLIENT, 2, 77, 0, "", "handshake|SYN     seq 0 ack 0 length 0");
+    sends(SERVER, 4, 500, 0, "", "close|RST     seq 500 ack 0 length 0");
+    /* A connection that nobody has seen begin: other ports are new. */
+    for (int i = 0; i < 2; i++) {
+        unsigned char packet[MOST];
+        size_t size = make(packet, CLIENT, 24, 9000, 7000, "x");
+
+        put(packet + 20, 40001, 2);
+        CU_ASSERT_STRING_EQUAL(shown(packet, size),
+                               "data       10.0.0.1:40001 -> 10.0.0.2:1208  "
+                               "PSH ACK seq 1 ack 1 length 1  x\n");
+    }
+}
+
+static void payload_is_made_safe_and_cut(void)
+{
+    unsigned char packet[MOST];
+    size_t size =
+        make(packet, CLIENT, 24, 1, 1, "\033[2J\a\r\n\177\200\377 ~ok");
+    const char *line = shown(packet, size);
+
+    CU_ASSERT(strstr(line, "length 14  .[2J...... ~ok\n") != NULL);
+    size = make(packet, CLIENT, 24, 1, 1,
+                "0123456789012345678901234567890123456789");
+    CU_ASSERT(strstr(shown(packet, size), "23456789\n") != NULL);
+    size = make(packet, CLIENT, 24, 1, 1,
+                "01234567890123456789012345678901234567890");
+    CU_ASSERT(strstr(shown(packet, size), "23456789...\n") != NULL);
+}
+
+static void other_ports_are_passed_over(void)
+{
+    unsigned char packet[MOST];
+    size_t size = make(packet, CLIENT, 2, 1, 0, "");
+
+    put(packet + 22, 80, 2);
+    CU_ASSERT_STRING_EQUAL(shown(packet, size), "");
+}
+
+/* ---- Malformed packets ------------------------------------------------------
+ */
+
+static void every_field_is_checked(void)
+{
+    unsigned char sound[MOST];
+    unsigned char packet[MOST];
+    struct segment segment = {.length = 0};
+    size_t size = make(sound, CLIENT, 24, 1, 1, "payload");
+
+    CU_ASSERT(parses(sound, size, &segment) && segment.length == 7);
+    /* Trailing bytes are padding of the link below. */
+    CU_ASSERT(parses(sound, size + 3, &segment) && segment.length == 7);
+    for (size_t cut = 0; cut < size; cut++)
+        CU_ASSERT(!parses(sound, cut, &segment));
+    for (unsigned version = 0; version < 16; version++) {
+        memcpy(packet, sound, size);
+        packet[0] = (unsigned char)(version << 4 | 5);
+        CU_ASSERT(parses(packet, size, &segment) == (version == 4));
+    }
+    for (unsigned header = 0; header < 16; header++) {
+        memcpy(packet, sound, size);
+        packet[0] = (unsigned char)(4 << 4 | header);
+        (void)parses(packet, size, &segment);
+        CU_ASSERT(header == 5 || header == 6 ||
+                  !parses(packet, size, &segment));
+        memcpy(packet, sound, size);
+        packet[32] = (unsigned char)(header << 4);
+        CU_ASSERT(parses(packet, size, &segment) ==
+                  (header == 5 || header == 6));
+    }
+    for (uint32_t total = 0; total < 65536; total++) {
+        memcpy(packet, sound, size);
+        put(packet + 2, total, 2);
+        CU_ASSERT(parses(packet, size, &segment) ==
+                  (total >= 40 && total <= size));
+    }
+    for (unsigned protocol = 0; protocol < 256; protocol++) {
+        memcpy(packet, sound, size);
+        packet[9] = (unsigned char)protocol;
+        CU_ASSERT(parses(packet, size, &segment) == (protocol == 6));
+    }
+    memcpy(packet, sound, size);
+    put(packet + 6, 0x2000, 2); /* more fragments: the first of them */
+    CU_ASSERT(parses(packet, size, &segment));
+    put(packet + 6, 1, 2); /* at offset 8: the rest of one */
+    CU_ASSERT(!parses(packet, size, &segment));
+    put(packet + 6, 0x4000, 2); /* don't fragment */
+    CU_ASSERT(parses(packet, size, &segment));
+}
+
+static void options_are_skipped(void)
+{
+    unsigned char packet[MOST] = {0};
+    unsigned char inner[MOST];
+    size_t size = make(inner, CLIENT, 24, 1, 1, "hi");
+    struct segment segment = {.length = 0};
+
+    /* 40 bytes of options in each header, the most that fit. */
+    memcpy(packet, inner, 20);
+    memcpy(packet + 60, inner + 20, 20);
+    memcpy(packet + 120, inner + 40, size - 40);
+    packet[0] = 0x4f;
+    packet[72] = 0xf0;
+    put(packet + 2, (uint32_t)(size + 80), 2);
+    CU_ASSERT_FATAL(parses(packet, size + 80, &segment));
+    CU_ASSERT(segment.length == 2);
+    CU_ASSERT(number(segment.end[1] + 4, 2) == SERVER);
+}
+
+/* The same numbers everywhere and each time (Marsaglia's xorshift). */
+static unsigned any_number(void)
+{
+    static uint32_t state = 1208;
+
+    state ^= state << 13;
+    state ^= state >> 17;
+    state ^= state << 5;
+    return state;
+}
+
+/* Random bytes, and sound packets with random damage: nothing outside the
+ * packet is read, and whatever is printed is one line of printable ASCII. */
+static void damaged_packets_do_no_harm(void)
+{
+    int lines = 0;
+
+    for (int round = 0; round < load(200000); round++) {
+        unsigned char packet[128];
+        size_t size = any_number() % sizeof packet;
+        const char *line;
+
+        if (round % 4 == 0) {
+            for (size_t i = 0; i < size; i++)
+                packet[i] = (unsigned char)any_number();
+        } else {
+            size = make(packet, round % 3 ? CLIENT : SERVER, any_number() & 255,
+                        any_number(), any_number(), "some payload\n");
+            for (unsigned damage = any_number() % 4; damage > 0; damage--)
+                packet[any_number() % 40] = (unsigned char)any_number();
+            size -= any_number() % 8 == 0 ? any_number() % 50 : 0;
+        }
+        line = shown(packet, size);
+        for (const char *byte = line; *byte; byte++)
+            if ((*byte < ' ' || *byte > '~') != (byte[1] == '\0'))
+                CU_FAIL_FATAL("not one line of printable ASCII");
+        lines += *line != '\0';
+    }
+    CU_ASSERT(lines > load(200000) / 4); /* many were still sound */
+}
+
+static const struct test tests[] = {
+    {"a_conversation_is_told_step_by_step",
+     a_conversation_is_told_step_by_step},
+    {"a_late_watcher_counts_from_one", a_late_watcher_counts_from_one},
+    {"payload_is_made_safe_and_cut", payload_is_made_safe_and_cut},
+    {"other_ports_are_passed_over", other_ports_are_passed_over},
+    {"every_field_is_checked", every_field_is_checked},
+    {"options_are_skipped", options_are_skipped},
+    {"damaged_packets_do_no_harm", damaged_packets_do_no_harm},
+    {NULL, NULL}};
+
+int main(int argc, char **argv)
+{
+    return run_suite("segments", tests, argc, argv);
+}
