@@ -180,6 +180,7 @@ FAILS(int, setsockopt, -1,
       (int fd, int level, int option, const void *value, socklen_t length),
       (fd, level, option, value, length))
 FAILS(int, shutdown, -1, (int fd, int how), (fd, how))
+FAILS(int, pipe, -1, (int ends[2]), (ends))
 FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
       (fds, many, wait))
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))

@@ -331,6 +331,25 @@ static bool come_and_go(const struct program *server, int count)
     return true;
 }
 
+/* More clients at once than come_and_go() has, so that the C library keeps, for
+ * the threads to come, as many used stacks as it ever will. */
+static bool crowd_once(const struct program *server)
+{
+    int crowd[192];
+    bool all = true;
+
+    for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
+        crowd[i] = connect_to("127.0.0.1", server->port);
+        all = all && send_text(crowd[i], "ping\n") &&
+              receives(crowd[i], "pong\n");
+    }
+    for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
+        all = all && send_text(crowd[i], "quit\n") && receives_end(crowd[i]);
+        (void)close(crowd[i]);
+    }
+    return all;
+}
+
 static void leaks(void)
 {
     int connections = setting("CONNECTIONS", 500000);
@@ -344,6 +363,7 @@ static void leaks(void)
     CU_ASSERT_FATAL(close(server.output) == 0);
     server.output = -1;
     descriptors = count_in_proc(server.pid, "fd");
+    CU_ASSERT_FATAL(crowd_once(&server));
     CU_ASSERT_FATAL(come_and_go(&server, 2048));
     CU_ASSERT(becomes(server.pid, "task", 1));
     before = resident(server.pid);

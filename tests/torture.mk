@@ -7,7 +7,8 @@
 FUZZ_SECONDS = 60
 TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
-.PHONY: fuzz faults exhaustion fire leaks hostile
+.PHONY: fuzz faults exhaustion hostile fire leaks portability hardening \
+    torture storm-sanitized
 
 # ---- Fuzzing ----
 
@@ -61,7 +62,7 @@ $(FUZZ)/%: tests/fuzz_%.c tests/fuzz_program.h $(FUZZ)/handler.o server.c client
 
 FAULTY_CALLS = accept atexit bind calloc close connect freopen fstat \
     fwrite getaddrinfo getnameinfo getrlimit getsockname getsockopt listen lstat \
-    mkdtemp nanosleep open poll pthread_attr_init pthread_attr_setdetachstate \
+    mkdtemp nanosleep open pipe poll pthread_attr_init pthread_attr_setdetachstate \
     pthread_attr_setstacksize pthread_cond_init pthread_cond_timedwait \
     pthread_create pthread_detach pthread_kill pthread_mutex_init read recv \
     recvfrom rmdir send sendto setsockopt shutdown socket \
@@ -92,3 +93,38 @@ leaks: all $(OBJECTS)/test_storm ## let clients come and go; CONNECTIONS=500000
 
 hostile: all ## a thousand hostile clients beside an honest one; MANY=1000
 	@MANY='$(or $(MANY),1000)' $(TORTURE) tests/hostile.py $(ONLY)
+
+# ---- Other machines, and the release ----
+
+portability: all suites ## the suites under musl, on 64-bit ARM, s390x and 32-bit ARM
+	@/usr/bin/python3 -B tests/portability.py $(ONLY)
+
+hardening: release ## check what hardens build/release/
+	@sh tests/hardening.sh build/release/server build/release/client
+
+# ---- All of it ----
+
+# Smaller than by hand, so that it ends within eight minutes on two cores. Each
+# part is run, whatever became of those before it.
+TORTURES = hardening faults exhaustion hostile fire leaks storm-sanitized \
+    portability fuzz
+
+torture: ## all of this: faults, hostile clients, stops, leaks, fuzzing
+	@failed=; \
+	for part in $(TORTURES); do \
+	    echo "---- $$part"; \
+	    $(MAKE) --no-print-directory CONNECTIONS=$(or $(CONNECTIONS),100000) $$part || \
+	        failed="$$failed $$part"; \
+	done; \
+	set -- $$failed; \
+	echo "torture: $$(($(words $(TORTURES)) - $$#)) passed, $$# failed, 0 skipped$${failed:+:$$failed}"; \
+	[ -z "$$failed" ]
+
+# The same malice, with every access to memory watched. Fewer clients, since
+# their threads are dearer. No suppressions.
+storm-sanitized: ## hostile clients and stops under ThreadSanitizer and AddressSanitizer
+	@for sanitizer in thread address; do \
+	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer hostile MANY=100 \
+	        ONLY='connect_and_vanish reset_after_each_request random_bytes never_reading_at_the_stop full_house forged_log_lines' && \
+	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer fire ROUNDS=10 CLIENTS=100 || exit 1; \
+	done

@@ -1,0 +1,111 @@
+#!/usr/bin/python3
+"""The programs on other C libraries and processors, run and not only compiled.
+
+Each build is held to the same suites, which stay native and start its programs:
+under musl directly, for other processors under qemu's user mode. The handler's
+fuzz target, which has a main() of its own for this, replays the corpus there.
+
+    tests/portability.py musl [TARGET...]      LOAD=20 in the environment
+"""
+
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+from victim import Skip, check, run
+
+# What a compiler makes, and what runs it.
+TARGETS = {
+    "musl": ("musl-gcc", "musl-tools", None),
+    "arm64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "aarch64"),
+    "s390x": ("s390x-linux-gnu-gcc", "gcc-s390x-linux-gnu", "s390x"),
+    "arm32": ("arm-linux-gnueabihf-gcc", "gcc-arm-linux-gnueabihf", "arm"),
+}
+SUITES = ("server", "client", "datagrams")
+
+# musl says "Address in use" where glibc says "Address already in use": these
+# tests compare the C library's words to the letter.
+OTHER_WORDS = """one_address_only port_in_use path_of_a_live_server path_of_a_stopped_server
+    out_of_descriptors a_port_has_one_server unbound_unix_peers_get_no_reply
+    the_socket_file_is_replaced_only_when_stale long_lines_are_lost_alone a_refusal_is_told""".split()
+
+# qemu has a thread and descriptors of its own, which these tests count, and
+# emulates a thousand threads too slowly.
+COUNTED = """a_crowd_is_turned_away a_thousand_clients_at_once clients_that_vanish
+    one_socket_serves_both_families out_of_descriptors
+    the_descriptor_limit_sets_the_client_limit""".split()
+
+WRAPPED = ("recv", "send", "poll", "shutdown", "setsockopt", "clock_gettime")
+STANDARD = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O1", "-g", "-I.")
+
+
+def command(words, **more):
+    result = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False,
+                            timeout=300, **more)
+    check(result.returncode == 0, " ".join(words)[:300], "\n", result.stdout[-3000:],
+          result.stderr[-3000:])
+    return result.stdout
+
+
+def tests_of(suite):
+    """The names in the suite's table, those left out that can't be asked here."""
+    with open(f"tests/test_{suite}.c", encoding="utf-8") as source:
+        return re.findall(r'^ +\{"(\w+)",\s+\w+\}', source.read(), re.MULTILINE)
+
+
+def try_target(name):
+    compiler, package, machine = TARGETS[name]
+    if not shutil.which(compiler):
+        raise Skip(f"no {compiler}, package {package}")
+    wrapper = []
+    if machine:
+        wrapper = [f"qemu-{machine}-static", "-L", "/usr/" + compiler.removesuffix("-gcc")]
+        if not shutil.which(wrapper[0]):
+            raise Skip("no qemu, package qemu-user-static")
+    command(["make", "--no-print-directory", f"CC={compiler}", "all"])
+    build = f"build/{compiler}"
+
+    replay = f"{build}/replay_handler"
+    command([compiler, *STANDARD, "-DREPLAY", "-o", replay, "tests/fuzz_handler.c",
+             f"{build}/handler.o", *(f"-Wl,--wrap={call}" for call in WRAPPED)])
+    note = command(wrapper + [replay] + sorted(glob.glob("tests/corpus/handler/*"))).strip()
+
+    count = 0
+    environment = {**os.environ, "PROGRAMS": build, "WRAPPER": " ".join(wrapper),
+                   "LOAD": os.environ.get("LOAD", "20")}
+    for suite in SUITES:
+        if not os.path.exists(f"tests/test_{suite}.c"):
+            continue
+        left_out = COUNTED if machine else OTHER_WORDS
+        names = [test for test in tests_of(suite) if test not in left_out]
+        check(names, "no tests in", suite)
+        said = command([f"build/default/test_{suite}", *names], env=environment)
+        ran = len(re.findall(r"passed$", said, re.MULTILINE))
+        check(ran == len(names), suite, "passed", ran, "of", len(names))
+        count += ran
+    return f"{note}; {count} tests of the suites"
+
+
+def test_musl():
+    return try_target("musl")
+
+
+def test_arm64():
+    return try_target("arm64")
+
+
+def test_s390x():
+    """Big-endian."""
+    return try_target("s390x")
+
+
+def test_arm32():
+    """32 bits."""
+    return try_target("arm32")
+
+
+if __name__ == "__main__":
+    run(globals(), sys.argv[1:])
