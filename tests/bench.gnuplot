@@ -14,7 +14,14 @@ rows(test, i) = sprintf( \
     "< awk -F, '$1 == \"%s\" && $2 ~ /^%s [0-9]+$/ && $5 == \"%s\"' %s", \
     cores, test, word(names, i), data)
 there(test, i) = system(rows(test, i)[3:] . ' | wc -l') + 0 > 0
-tested(test) = sum [i = 1:6] there(test, i)
+
+# The numbers of the servers that took part in the tests.
+rr = ''
+idle = ''
+do for [i = 1:6] {
+    rr = rr . (there('rr', i) ? ' ' . i : '')
+    idle = idle . (there('idle', i) ? ' ' . i : '')
+}
 
 set datafile separator ','
 set terminal svg size 760,440 font 'sans-serif,13' background '#ffffff'
@@ -25,24 +32,25 @@ set tics nomirror
 set xlabel 'connections'
 set yrange [0:*]
 
-if (tested('rr')) {
+if (strlen(rr)) {
     set output directory . '/throughput-' . cores . '.svg'
     set title 'One request in flight on each connection, ' . where
     set logscale x 2
     set xtics (1, 16, 64, 256, 2000)
     set ylabel 'replies per second'
     set format y '%.0s %c'
-    plot for [i = 1:6] (there('rr', i) ? rows('rr', i) : '/dev/null') \
-        using 4:6 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
-        title titles[i]
+    plot for [i in rr] rows('rr', i + 0) \
+        using 4:6 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i + 0] \
+        title titles[i + 0]
 
     set output directory . '/cost-' . cores . '.svg'
     set title "Processor time of the server for one reply,\n" . where
     set ylabel 'microseconds'
+    set yrange [0:16]
     set format y '%.0f'
-    plot for [i = 1:5] (there('rr', i) ? rows('rr', i) : '/dev/null') \
-        using 4:11 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
-        title titles[i]
+    plot for [i in rr] rows('rr', i + 0) \
+        using 4:11 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i + 0] \
+        title titles[i + 0]
 
     set output directory . '/latency-' . cores . '.svg'
     set title '256 connections, ' . where
@@ -56,13 +64,13 @@ if (tested('rr')) {
     percentiles(i) = sprintf("< awk -F, '$1 == \"%s\" && $2 == \"rr 256\" " . \
         "&& $5 == \"%s\" { for (p = 1; p <= 4; p++) print p \",\" $(p + 6) }' %s", \
         cores, word(names, i), data)
-    plot for [i = 1:5] (there('rr', i) ? percentiles(i) : '/dev/null') \
-        using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
-        title titles[i]
+    plot for [i in rr] percentiles(i + 0) \
+        using 1:2 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i + 0] \
+        title titles[i + 0]
     unset logscale y
 }
 
-if (tested('idle')) {
+if (strlen(idle)) {
     set output directory . '/memory-' . cores . '.svg'
     set title 'Memory of a server with idle clients: RSS and kernel stacks'
     set xrange [0:*]
@@ -72,7 +80,7 @@ if (tested('idle')) {
     set format y '%.0f'
     set xlabel 'clients'
     set ylabel 'MB'
-    plot for [i = 1:4] (there('idle', i) ? rows('idle', i) : '/dev/null') \
-        using 4:13 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i] \
-        title titles[i]
+    plot for [i in idle] rows('idle', i + 0) \
+        using 4:13 with linespoints lw 2 pt 7 ps 0.6 lc rgb colour[i + 0] \
+        title titles[i + 0]
 }

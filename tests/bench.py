@@ -33,6 +33,8 @@ CHURN_SIZES = [1, 16, 64]
 DEPTH = 64
 PIPE_SIZE = 16
 PIPED_REQUESTS = 1_000_000
+ORDER = ["ours", "ours, unix", "release", "batch", "twin", "bare", "redis",
+         "python"]
 
 
 def say(words):
@@ -89,7 +91,6 @@ class Server:
 
     def measure(self, mode, *arguments):
         """One run of the load generator; its CSV line as a dictionary."""
-        self.settle()
         command = [self.bench.programs.load, "-c",
                    "-P", str(self.process.pid), *map(str, arguments)]
         if self.redis:
@@ -100,6 +101,8 @@ class Server:
                              preexec_fn=self.bench.place)
         if run.returncode != 0:
             raise SystemExit(f"bench: {self.name}: {run.stderr.strip()}")
+        # Its threads' end must not disturb the one who is measured next.
+        self.settle()
         return next(csv.DictReader(run.stdout.splitlines()))
 
     def stop(self):
@@ -188,7 +191,9 @@ class Bench:
     def alternate(self, test, servers, mode, *arguments):
         """A B A B: every server once in each round."""
         for number in range(1, self.rounds + 1):
-            for server in servers:
+            # Another one begins each round: nobody always follows the same.
+            first = number % len(servers)
+            for server in servers[first:] + servers[:first]:
                 progress(f"{self.cores} {test}, round {number}, {server.name}")
                 self.record(test, server.name, number,
                             server.measure(mode, *arguments))
@@ -199,7 +204,8 @@ class Bench:
         progress("")
         rows = [row for row in self.rows
                 if row["test"] == test and row["cores"] == self.cores]
-        names = list(dict.fromkeys(row["server"] for row in rows))
+        names = [name for name in ORDER
+                 if any(row["server"] == name for row in rows)]
         say(f"\n{test}, cores: {self.cores}")
         say(f"  {'server':10}{'per second':>12}{'least':>10}{'most':>10}"
             f"{'p50 us':>10}{'p99 us':>10}{'p99.9 us':>10}"
@@ -388,16 +394,17 @@ class Bench:
                 if ratio is None:
                     line += f"{'-':>16}"
                     continue
+                ratio = round(ratio, 2)
                 reached = ratio <= -aim if aim < 0 else ratio >= aim
                 line += f"{ratio:9.2f} {'yes' if reached else 'no':6}"
             say(line)
-        line = f"  {'RSS KB per idle client, 5,000':32}<= 12.5"
-        for place in places:
-            median = self.medians.get((place, "idle 5000", "ours"))
-            if median:
-                size = median["rss_kb_per_client"]
-                line += f"{size:9.2f} {'yes' if size <= 12.5 else 'no':6}"
-        say(line)
+        sizes = [self.medians[place, "idle 5000", "ours"]["rss_kb_per_client"]
+                 for place in places
+                 if (place, "idle 5000", "ours") in self.medians]
+        if sizes:
+            say(f"  {'RSS KB per idle client, 5,000':32}<= 12.5" +
+                "".join(f"{size:9.2f} {'yes' if size <= 12.5 else 'no':6}"
+                        for size in sizes))
 
     def write(self):
         directory = self.programs.out
