@@ -30,4 +30,4 @@ $(BENCH)/%: tests/%.c $(OBJECTS)/flags
 $(BENCH)/twin: $(TWIN_SOURCE)
 	$(SHORT) 'go build -o $@ $<'
 	@mkdir -p $(@D)
-	$(Q)GOCACHE=$(CURDIR)/build/go GOFLAGS=-mod=mod go build -o $@ $<
+	$(Q)GOCACHE=$(CURDIR)/build/go go build -o $@ $<
