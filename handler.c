@@ -269,6 +269,15 @@ static bool grace_is_over(struct conversation *talk)
     return milliseconds() >= talk->stop_deadline;
 }
 
+/* EINTR alone would not tell: on a Unix domain socket (Linux) recv() looks at
+ * signals first when it wakes up, even if bytes woke it at the same time. */
+static bool has_arrived(int socket)
+{
+    struct pollfd input = {.fd = socket, .events = POLLIN};
+
+    return poll(&input, 1, 0) > 0;
+}
+
 /* Waits for bytes. They are added to what the input buffer still holds: there
  * is always room, since answer_lines() never leaves it full. */
 static void receive(struct conversation *talk)
@@ -288,10 +297,10 @@ static void receive(struct conversation *talk)
     } else if (count == 0) {
         talk->state = END_OF_FILE;
     } else if (errno == EINTR) {
-        /* recv() hands over what has arrived before it looks at signals, so
-         * EINTR means that nothing is left unanswered. If the server is not
-         * stopping it means nothing at all: the next turn waits again. */
-        if (talk->terms->stopping && atomic_load(talk->terms->stopping))
+        /* If the server is not stopping this means nothing: the next turn waits
+         * again. If it is, what has arrived is answered first. */
+        if (talk->terms->stopping && atomic_load(talk->terms->stopping) &&
+            !has_arrived(talk->socket))
             talk->state = STOPPED;
     } else {
         /* EAGAIN: SO_RCVTIMEO passed, socket(7). */

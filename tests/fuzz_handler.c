@@ -204,6 +204,10 @@ ssize_t __wrap_recv(int socket, void *buffer, size_t size, int flags)
     if (size == 0)
         wrong("recv() without room");
     if (byte > 127 && (next_size & 1)) {
+        /* The stop's signal may come while there is more to read: recv() on a
+         * Unix domain socket looks at signals first when it wakes up. */
+        if (end == 's')
+            atomic_store(&stopping, true);
         errno = EINTR;
         return -1;
     }
@@ -229,7 +233,8 @@ ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags)
     (void)flags;
     if (was_shut_down)
         wrong("send() after shutdown()");
-    clock_ms++;
+    if (end != 's')
+        clock_ms++;
     if (byte > 127 && (next_size & 1)) {
         errno = byte & 1 ? EINTR : EAGAIN;
         return -1;
@@ -250,7 +255,8 @@ ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags)
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 {
     (void)timeout;
-    clock_ms++;
+    if (!was_shut_down && taken == input.length)
+        return 0;
     for (nfds_t i = 0; i < count; i++)
         fds[i].revents = fds[i].events;
     return (int)count;

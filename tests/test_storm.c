@@ -261,13 +261,23 @@ static void stop_under_fire(void)
 static void stop_during_start(void)
 {
     int orderly = 0;
+    struct program first;
+    long long start_took = now_ms();
+    unsigned range;
+
+    CU_ASSERT_FATAL(start_server(&first, "-U", scratch("first"), NULL));
+    start_took = now_ms() - start_took;
+    CU_ASSERT_EQUAL(stop(&first), 0);
+    clean_up();
+    range = (unsigned)(start_took + 2) * 1500;
 
     for (int round = 0; round < 4 * setting("ROUNDS", 100); round++) {
         const char *path = scratch("start");
         int number = round % 2 ? SIGINT : SIGTERM;
         const char *argv[] = {"server", "-U", path, NULL};
         struct program server;
-        struct timespec moment = {.tv_nsec = random_below(3000) * 1000L};
+        struct timespec moment = {.tv_nsec =
+                                      random_below(range) % 900000 * 1000L};
         bool stopped;
         int status;
 
