@@ -443,8 +443,8 @@ static int exchange_datagrams(struct connection *connection)
     pthread_t sender;
     int error;
 
-    /* A refusal wakes poll() here, and the sending thread's next send() may take
-     * it before our recv() does: then recv() must not wait. */
+    /* A refusal wakes poll() here, and the sending thread's next send() may
+     * take it before our recv() does: then recv() must not wait. */
     if (fcntl(connection->socket, F_SETFL, O_NONBLOCK) < 0 ||
         pipe(connection->input_end) < 0)
         fail(connection, "make a pipe", strerror(errno));
