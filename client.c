@@ -443,7 +443,10 @@ static int exchange_datagrams(struct connection *connection)
     pthread_t sender;
     int error;
 
-    if (pipe(connection->input_end) < 0)
+    /* A refusal wakes poll() here, and the sending thread's next send() may
+     * take it before our recv() does: then recv() must not wait. */
+    if (fcntl(connection->socket, F_SETFL, O_NONBLOCK) < 0 ||
+        pipe(connection->input_end) < 0)
         fail(connection, "make a pipe", strerror(errno));
     error = pthread_create(&sender, NULL, send_lines, connection);
     if (error != 0)
