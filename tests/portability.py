@@ -28,7 +28,7 @@ SUITES = ("server", "client", "datagrams")
 
 # musl says "Address in use" where glibc says "Address already in use": these
 # tests compare the C library's words to the letter.
-OTHER_WORDS = """one_address_only port_in_use path_of_a_live_server path_of_a_stopped_server
+OTHER_WORDS = """one_address_only port_in_use path_of_a_live_server path_of_a_busy_server
     out_of_descriptors a_port_has_one_server unbound_unix_peers_get_no_reply
     the_socket_file_is_replaced_only_when_stale long_lines_are_lost_alone a_refusal_is_told""".split()
 
