@@ -33,6 +33,10 @@
 #define HOST_BYTES ((size_t)INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 #define SECONDS_MAXIMUM 1000000
 
+/* How often, a millisecond or two apart, the receiving thread looks whether the
+ * end of the input has been noticed. */
+#define END_ROUNDS 500
+
 struct options {
     int family;
     bool datagrams;
@@ -258,7 +262,7 @@ static bool is_good_end(struct connection *connection)
 {
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
 
-    for (int i = 0; i < 500; i++) {
+    for (int round = 0; round < END_ROUNDS; round++) {
         if (get_flag(connection, &connection->input_failed))
             return false;
         if (get_flag(connection, &connection->quit_sent) ||
@@ -574,34 +578,52 @@ static struct endpoint endpoint(const struct sockaddr *address,
     return end;
 }
 
-/* connect(2) for at most `seconds` (0: as long as the kernel tries, about two
- * minutes). The wait is done by poll(2), on a socket that does not block. */
-static int connect_within(int socket, const struct sockaddr *address,
-                          socklen_t length, unsigned seconds)
+/* Waits for a connection that is being made. SO_ERROR tells what became of it
+ * (connect(2), EINPROGRESS). */
+static int finish_connecting(int socket, unsigned seconds)
 {
     struct pollfd output = {.fd = socket, .events = POLLOUT};
     int error = 0;
     socklen_t size = sizeof error;
+    int ready = poll(&output, 1, (int)seconds * 1000);
+
+    if (ready == 0)
+        errno = ETIMEDOUT;
+    if (ready <= 0 ||
+        getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        return -1;
+    if (error != 0)
+        errno = error;
+    return error != 0 ? -1 : 0;
+}
+
+/* connect(2) for at most `seconds` (0: as long as the kernel tries, about two
+ * minutes), on a socket that does not block. A Unix domain server whose backlog
+ * is full says EAGAIN at once: it is asked again until it has room. */
+static int connect_within(int socket, const struct sockaddr *address,
+                          socklen_t length, unsigned seconds)
+{
+    const int again_ms = 10;
+    int left_ms = (int)seconds * 1000;
 
     if (seconds == 0)
         return connect(socket, address, length);
     if (fcntl(socket, F_SETFL, O_NONBLOCK) < 0)
         return -1;
-    if (connect(socket, address, length) < 0) {
-        int ready;
-
-        if (errno != EINPROGRESS)
+    while (connect(socket, address, length) < 0) {
+        if (errno == EINPROGRESS) {
+            if (finish_connecting(socket, seconds) < 0)
+                return -1;
+            break;
+        }
+        if (errno != EAGAIN)
             return -1;
-        ready = poll(&output, 1, (int)seconds * 1000);
-        if (ready == 0)
+        if (left_ms <= 0) {
             errno = ETIMEDOUT;
-        if (ready <= 0 ||
-            getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-            return -1;
-        if (error != 0) {
-            errno = error;
             return -1;
         }
+        (void)poll(NULL, 0, again_ms);
+        left_ms -= again_ms;
     }
     return fcntl(socket, F_SETFL, 0);
 }
@@ -728,46 +750,69 @@ static unsigned read_seconds(const char *text)
     return (unsigned)seconds;
 }
 
-/* getaddrinfo(3) may read 66744 as 1208, and the empty port as 0. A name is its
- * own business: `./client localhost http`. */
+static _Noreturn void show_help(void)
+{
+    (void)printf("%s%s", usage, help);
+    exit(EXIT_SUCCESS);
+}
+
+static void choose_family(struct options *options, int family)
+{
+    if (options->family != AF_UNSPEC && options->family != family)
+        misuse("-4 and -6", "leave one out, or both for both families");
+    options->family = family;
+}
+
+/* getaddrinfo(3) may read 66744 as 1208, and the empty port as 0. What begins
+ * with a letter is the name of a service: `./client localhost http`. */
 static void check_port(const char *port)
 {
-    bool number = strspn(port, "0123456789") == strlen(port);
-    unsigned long value = strtoul(port, NULL, 10);
+    bool digits = strspn(port, "0123456789") == strlen(port);
+    unsigned long number = digits ? strtoul(port, NULL, 10) : 0;
+    bool name =
+        (*port >= 'a' && *port <= 'z') || (*port >= 'A' && *port <= 'Z');
 
-    if (number && (value < 1 || value > 65535))
+    if (!name && (number < 1 || number > 65535))
         misuse("port", "needs a whole number from 1 to 65535");
+}
+
+static void read_operands(struct options *options, char **operands)
+{
+    if (options->path != NULL && *options->path == '\0')
+        misuse("-U", "needs a path");
+    if (options->path != NULL &&
+        (options->family != AF_UNSPEC || *operands != NULL))
+        misuse("-U", "a path has no family, host or port");
+    if (*operands != NULL)
+        options->host = *operands++;
+    if (*operands != NULL)
+        options->port = *operands++;
+    if (*operands != NULL)
+        misuse(*operands, "one operand too many");
+    check_port(options->port);
 }
 
 static struct options read_options(int argc, char **argv)
 {
     struct options options = {
         .family = AF_UNSPEC, .host = "localhost", .port = "1208"};
-    bool four = false;
-    bool six = false;
     int letter;
 
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            (void)printf("%s%s", usage, help);
-            exit(EXIT_SUCCESS);
-        }
-    }
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0)
+            show_help();
     while ((letter = getopt(argc, argv, ":46hU:uw:")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
         case '4':
-            four = true;
-            options.family = AF_INET;
+            choose_family(&options, AF_INET);
             break;
         case '6':
-            six = true;
-            options.family = AF_INET6;
+            choose_family(&options, AF_INET6);
             break;
         case 'h':
-            (void)printf("%s%s", usage, help);
-            exit(EXIT_SUCCESS);
+            show_help();
         case 'U':
             options.path = optarg;
             break;
@@ -777,25 +822,11 @@ static struct options read_options(int argc, char **argv)
         case 'w':
             options.seconds = read_seconds(optarg);
             break;
-        case ':':
-            misuse(option, "needs a value");
         default:
-            misuse(option, "no such option");
+            misuse(option, letter == ':' ? "needs a value" : "no such option");
         }
     }
-    if (four && six)
-        misuse("-4 and -6", "leave one out, or both for both families");
-    if (options.path != NULL && (four || six || optind < argc))
-        misuse("-U", "a path has no family, host or port");
-    if (options.path != NULL && *options.path == '\0')
-        misuse("-U", "needs a path");
-    if (optind < argc)
-        options.host = argv[optind++];
-    if (optind < argc)
-        options.port = argv[optind++];
-    if (optind < argc)
-        misuse(argv[optind], "one operand too many");
-    check_port(options.port);
+    read_operands(&options, argv + optind);
     return options;
 }
 

@@ -31,8 +31,7 @@
 
 /* How long, and for how many bytes, an ended conversation waits for the client
  * to hang up: see hang_up(). */
-#define HANG_UP_MS 2000
-#define HANG_UP_STOPPING_MS 1000
+#define HANG_UP_MS 1000
 #define HANG_UP_BYTES ((size_t)16 * 1024 * 1024)
 
 /* With an idle limit, send() comes back this often to see whether it passed. */
@@ -197,6 +196,8 @@ static void answer(struct conversation *talk, const char *line, size_t length)
 
     if (talk->output_length > OUTPUT_LIMIT - REPLY_LIMIT)
         deliver(talk);
+    if (talk->state == LOST)
+        return; /* nothing may follow the replies that could not be sent */
     reply = talk->output + talk->output_length;
     reply_length = compose(request, reply);
     talk->output_length += reply_length;
@@ -326,7 +327,7 @@ static void deliver(struct conversation *talk)
     size_t sent = 0;
     long long progress = 0;
 
-    while (sent < talk->output_length) {
+    while (talk->state != LOST && sent < talk->output_length) {
         ssize_t count = send(talk->socket, talk->output + sent,
                              talk->output_length - sent, 0);
 
@@ -459,8 +460,6 @@ void converse(int socket, const struct terms *terms)
     if (talk.unshown > 0)
         (void)fprintf(terms->screen, "Unsupported commands not shown: %lu\n",
                       talk.unshown);
-    if (talk.state == QUIT || talk.state == TIMED_OUT)
+    if (talk.state == QUIT || talk.state == TIMED_OUT || talk.state == STOPPED)
         hang_up(socket, HANG_UP_MS);
-    else if (talk.state == STOPPED)
-        hang_up(socket, HANG_UP_STOPPING_MS);
 }

@@ -55,7 +55,7 @@ struct request parse(const char *line, size_t length);
 /* Writes the reply that a client on a stream is owed for `request`, and returns
  * its length in bytes: 0 where nothing is owed. `reply` needs room for
  * REPLY_LIMIT bytes. The reply to an unsupported command is fit to be printed
- * on a terminal: see escape sequences and line ends made harmless. */
+ * on a terminal: escape sequences and line ends are made harmless. */
 size_t compose(struct request request, char *reply);
 
 /* What a conversation is held to. The caller owns it, and keeps it alive and
@@ -63,8 +63,7 @@ size_t compose(struct request request, char *reply);
 struct terms {
     FILE *screen;          /* shows unsupported commands; NULL: nobody looks */
     unsigned idle_seconds; /* end a conversation silent this long; 0: never */
-    const atomic_bool
-        *stopping; /* becomes true when the server stops; NULL: never */
+    const atomic_bool *stopping; /* true once the server stops; NULL: never */
 };
 
 /* Holds the conversation with the client at the other end of `socket`, a

@@ -50,8 +50,8 @@
 #define CLIENTS_MAXIMUM 1000000
 #define SECONDS_MAXIMUM 1000000
 
-/* After a stop signal the clients get at most 30 rounds of 100 ms; a second
- * later the alarm ends a process that is stuck for any other reason. */
+/* When accept() has stopped the clients get at most 30 rounds of 100 ms; four
+ * seconds after the signal an alarm ends a process that is stuck elsewhere. */
 #define STOP_ROUND_MS 100
 #define STOP_ROUNDS 30
 #define STOP_ALARM_SECONDS 4
@@ -64,6 +64,9 @@
 /* How long accept() rests when there is no descriptor or memory for a client.
  */
 #define EXHAUSTED_PAUSE_MS 100
+
+/* How long another server may take from its bind() to its listen(). */
+#define STARTING_PAUSE_MS 100
 
 /* So many failures in a row are no peer's bad luck any more. */
 #define UNLUCKY_ROW 1000
@@ -88,8 +91,8 @@ struct client {
     struct server *server;
     struct client *next_free;
     pthread_t thread;
-    bool running;          /* `thread` has started, and set its number */
-    int socket;            /* -1: the place is free */
+    bool running; /* `thread` has started, and set its number */
+    int socket;
     bool turned_away;      /* there was no room: it is only told so */
     char name[NAME_BYTES]; /* as the log calls it */
 };
@@ -152,6 +155,14 @@ static bool is_somebody_elses(int error)
            error == ENOPROTOOPT || error == EOPNOTSUPP;
 }
 
+/* What will not pass by itself. `unlucky` counts the errors of others in a row:
+ * too many of them, and it is ours after all. */
+static bool is_our_trouble(int error, int *unlucky)
+{
+    return error != EINTR &&
+           (!is_somebody_elses(error) || ++*unlucky % UNLUCKY_ROW == 0);
+}
+
 /* Out of descriptors or memory, most likely. The clients that are connected are
  * served on, and when some leave there is room again: so say it once, and rest,
  * since the call would fail again at once, for ever, at full speed. */
@@ -172,8 +183,8 @@ static void rest(bool *failing, const char *what, const char *call)
  * accept() returns EAGAIN. There is no moment at which a signal gets lost.
  *
  * A handler may call async-signal-safe functions only (signal-safety(7)):
- * fcntl(), alarm() and the store to a lock-free atomic are; printf() is not.
- * SA_RESETHAND has put the default action back: a second signal kills. */
+ * signal(), fcntl(), alarm() and the store to a lock-free atomic are; printf()
+ * is not. The default action is put back: a second signal kills. */
 static void on_stop(int number)
 {
     int saved = errno;
@@ -195,6 +206,8 @@ static void on_alarm(int number)
     const struct server *server = atomic_load(&owner);
 
     (void)number;
+    if (!atomic_load(&stopping))
+        return; /* somebody else's: alarm() is inherited through exec() */
     if (server != NULL)
         unlink_path(server);
     _exit(EXIT_SUCCESS);
@@ -207,19 +220,24 @@ static void on_wake(int number)
     (void)number;
 }
 
+/* Whoever started us may have left the signal blocked: a mask is inherited. */
 static void handle(int number, void (*handler)(int))
 {
     struct sigaction action = {.sa_handler = handler}; /* no SA_RESTART */
+    sigset_t itself;
 
     (void)sigemptyset(&action.sa_mask);
+    (void)sigemptyset(&itself);
+    (void)sigaddset(&itself, number);
     if (sigaction(number, &action, NULL) < 0)
         fail_to_start("sigaction", "", strerror(errno));
+    (void)pthread_sigmask(SIG_UNBLOCK, &itself, NULL);
 }
 
 /* The signals that stop the server are for the main thread, which waits in
  * accept(). They are held while a thread is created, since it inherits the
  * mask, and until there is a socket to stop. */
-static void hold_stop_signals(int how)
+static void mask_stop_signals(int how)
 {
     sigset_t signals;
 
@@ -240,7 +258,6 @@ static void handle_signals(struct server *server)
     handle(SIGURG, on_wake);
     handle(SIGINT, on_stop);
     handle(SIGTERM, on_stop);
-    hold_stop_signals(SIG_UNBLOCK);
 }
 
 /* ---- Names of addresses ------------------------------------------------- */
@@ -323,28 +340,42 @@ static void name_path(char *name, size_t size,
 
 /* ---- The listening socket ----------------------------------------------- */
 
-/* True if the file at `path` is a socket that nobody answers: a server that was
- * killed left it. A live one takes the connection, or is too busy to (EAGAIN),
- * or is of another type (EPROTOTYPE). */
-static bool is_stale(const struct sockaddr_un *address, int type)
+/* True if no server is behind a Unix domain address. A live one takes the
+ * connection, or is too busy to (EAGAIN), or is of another type (EPROTOTYPE).
+ */
+static bool refuses(const struct sockaddr_un *address, int type)
 {
-    struct stat before;
-    struct stat after;
     int probe = socket(AF_UNIX, type, 0);
     bool refused;
 
-    if (probe < 0 || lstat(address->sun_path, &before) < 0)
-        fail_to_start("bind", address->sun_path, strerror(errno));
-    if (!S_ISSOCK(before.st_mode))
-        fail_to_start("bind", address->sun_path,
-                      "File exists and is not a socket");
+    if (probe < 0)
+        fail_to_start("socket", address->sun_path, strerror(errno));
     /* A live server with a full backlog must not make us wait. */
     (void)fcntl(probe, F_SETFL, O_NONBLOCK);
     refused =
         connect(probe, (const struct sockaddr *)address, sizeof *address) < 0 &&
         errno == ECONNREFUSED;
     (void)close(probe);
-    return refused && lstat(address->sun_path, &after) == 0 &&
+    return refused;
+}
+
+/* True if the file at the address is a socket that a server has left behind. It
+ * is asked twice: one that starts just now refuses, too, from its bind() to its
+ * listen(). */
+static bool is_stale(const struct sockaddr_un *address, int type)
+{
+    struct stat before;
+    struct stat after;
+
+    if (lstat(address->sun_path, &before) < 0)
+        fail_to_start("bind", address->sun_path, strerror(errno));
+    if (!S_ISSOCK(before.st_mode))
+        fail_to_start("bind", address->sun_path,
+                      "File exists and is not a socket");
+    if (!refuses(address, type))
+        return false;
+    pause_ms(STARTING_PAUSE_MS);
+    return refuses(address, type) && lstat(address->sun_path, &after) == 0 &&
            before.st_ino == after.st_ino && before.st_dev == after.st_dev;
 }
 
@@ -541,7 +572,6 @@ static void leave_place(struct client *client)
     if (!client->turned_away)
         (void)printf("Connection from %s closed.\n", client->name);
     *(client->turned_away ? &server->turning_away : &server->connected) -= 1;
-    client->socket = -1;
     client->running = false;
     client->next_free = server->free;
     server->free = client;
@@ -586,93 +616,101 @@ static void *serve(void *argument)
  * must not be ignored: then nobody serves this client. */
 static int start_thread(struct client *client)
 {
-    struct server *server = client->server;
+    const pthread_attr_t *attributes = &client->server->thread_attributes;
     pthread_t thread;
     int error;
 
-    hold_stop_signals(SIG_BLOCK);
-    error = pthread_create(&thread, &server->thread_attributes, serve, client);
-    hold_stop_signals(SIG_UNBLOCK);
+    mask_stop_signals(SIG_BLOCK);
+    error = pthread_create(&thread, attributes, serve, client);
+    mask_stop_signals(SIG_UNBLOCK);
     return error;
 }
 
 /* ---- The accept loop ---------------------------------------------------- */
 
-/* Names the client for the log and writes the line that shows its five-tuple,
- * ours first: [protocol, local address, local port, remote address, port].
- * A Unix domain peer has no address. What tells two of them apart is the inode
- * of our own socket, the NODE of lsof and the number in /proc/PID/fd. */
-static void name_client(const struct server *server, int socket,
-                        const struct sockaddr_storage *peer,
-                        socklen_t peer_length, char *name, size_t size,
-                        char *tuple, size_t tuple_size)
-{
-    struct sockaddr_storage local;
-    socklen_t local_length = sizeof local;
-    struct endpoint here;
-    struct endpoint there;
-    struct stat status;
-
-    if (server->options.path != NULL) {
-        if (fstat(socket, &status) < 0)
-            status.st_ino = 0;
-        (void)snprintf(name, size, "socket:[%ju]", (uintmax_t)status.st_ino);
-        (void)snprintf(tuple, tuple_size, "[unix, %s]", server->options.path);
-        return;
-    }
-    if (getsockname(socket, (struct sockaddr *)&local, &local_length) < 0)
-        local = *peer;
-    here = endpoint(local, local_length);
-    there = endpoint(*peer, peer_length);
-    join(name, size, there.host, there.port);
-    (void)snprintf(tuple, tuple_size, "[tcp, %s, %s, %s, %s]", here.host,
-                   here.port, there.host, there.port);
-}
-
-/* No place and no thread to be had: the main thread says so itself. It does not
- * wait for the client to hang up, since the next ones are waiting. */
-static void turn_away(int socket, const char *name, const char *words)
-{
-    (void)fprintf(stderr, "Connection from %s refused: %s", name, words);
-    refuse(socket, words, 0);
-    (void)close(socket);
-}
-
-/* Gives a new connection a place and a thread. */
-static void admit(struct server *server, int socket,
-                  const struct sockaddr_storage *peer, socklen_t peer_length)
-{
-    char name[NAME_BYTES];
+/* What the log calls a client, and what it says when the client comes. */
+struct names {
+    char client[NAME_BYTES];
     char tuple[2 * HOST_BYTES + sizeof(struct sockaddr_un)];
-    char words[128];
+};
+
+/* The five-tuple is ours: [protocol, local address, local port, remote address,
+ * remote port]. A Unix domain peer has no address. What tells two of them apart
+ * is the inode of our own socket, the NODE of lsof and the number in
+ * /proc/PID/fd. */
+static void name_client(struct names *names, const struct server *server,
+                        int socket, const struct sockaddr_storage *peer,
+                        socklen_t length)
+{
+    const char *path = server->options.path;
+    struct sockaddr_storage local = *peer;
+    socklen_t local_length = sizeof local;
+    struct stat status = {.st_ino = 0};
+
+    if (path != NULL) {
+        (void)fstat(socket, &status);
+        (void)snprintf(names->client, sizeof names->client, "socket:[%ju]",
+                       (uintmax_t)status.st_ino);
+        (void)snprintf(names->tuple, sizeof names->tuple, "[unix, %s]", path);
+    } else {
+        struct endpoint there = endpoint(*peer, length);
+        struct endpoint here;
+
+        (void)getsockname(socket, (struct sockaddr *)&local, &local_length);
+        here = endpoint(local, local_length);
+        join(names->client, sizeof names->client, there.host, there.port);
+        (void)snprintf(names->tuple, sizeof names->tuple,
+                       "[tcp, %s, %s, %s, %s]", here.host, here.port,
+                       there.host, there.port);
+    }
+}
+
+/* Replies are sent whole, so there is nothing that Nagle's algorithm (RFC 896)
+ * could join them with; and a peer whose machine is gone is noticed, if only
+ * after two hours (tcp(7)). */
+static void tune(int socket)
+{
+    set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+static void log_refusal(const char *client, const char *words)
+{
+    (void)fprintf(stderr, "Connection from %s refused: %s", client, words);
+}
+
+/* Gives a new connection a place and a thread. Where there is none to be had
+ * the main thread tells the client itself, and does not wait for it to hang up,
+ * since the next ones are waiting. */
+static void admit(struct server *server, int socket,
+                  const struct sockaddr_storage *peer, socklen_t length)
+{
     struct client *client = take_place(server, socket);
+    struct names names;
+    char words[128];
     int error;
 
-    name_client(server, socket, peer, peer_length, name, sizeof name, tuple,
-                sizeof tuple);
-    words_for_a_full_server(server, words, sizeof words);
+    name_client(&names, server, socket, peer, length);
+    if (client == NULL || client->turned_away) {
+        words_for_a_full_server(server, words, sizeof words);
+        log_refusal(names.client, words);
+    }
     if (client == NULL) {
-        turn_away(socket, name, words);
+        refuse(socket, words, 0);
+        (void)close(socket);
         return;
     }
-    (void)strcpy(client->name, name);
-    if (client->turned_away)
-        (void)fprintf(stderr, "Connection from %s refused: %s", name, words);
-    else
-        (void)printf("Connection from %s opened: fd %d, %s\n", name, socket,
-                     tuple);
-    if (server->options.path == NULL) {
-        /* Replies are sent whole, so there is nothing that Nagle's algorithm
-         * (RFC 896) could join them with; and a peer whose machine is gone is
-         * noticed, if only after two hours (tcp(7)). */
-        set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-        set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
-    }
+    (void)strcpy(client->name, names.client);
+    if (!client->turned_away)
+        (void)printf("Connection from %s opened: fd %d, %s\n", names.client,
+                     socket, names.tuple);
+    if (server->options.path == NULL)
+        tune(socket);
     error = start_thread(client);
     if (error != 0) {
         (void)snprintf(words, sizeof words, "No thread for you: %s\n",
                        strerror(error));
-        (void)fprintf(stderr, "Connection from %s refused: %s", name, words);
+        log_refusal(names.client, words);
         refuse(socket, words, 0);
         leave_place(client);
     }
@@ -702,8 +740,7 @@ static void accept_clients(struct server *server)
             failing = false;
             unlucky = 0;
             admit(server, socket, &peer, length);
-        } else if (errno != EINTR && (!is_somebody_elses(errno) ||
-                                      ++unlucky % UNLUCKY_ROW == 0)) {
+        } else if (is_our_trouble(errno, &unlucky)) {
             if (atomic_load(&stopping))
                 return;
             rest(&failing, "connect", "accept");
@@ -914,52 +951,56 @@ static long whole_number(const char *option, const char *text, long least,
     return number;
 }
 
-static void check_options(const struct options *options, bool four, bool six,
-                          bool port)
+static _Noreturn void show_help(void)
 {
-    if (four && six)
+    (void)printf("%s%s", usage, help);
+    exit(EXIT_SUCCESS);
+}
+
+static void choose_family(struct options *options, int family)
+{
+    if (options->family != AF_UNSPEC && options->family != family)
         misuse("-4 and -6", "leave one out, or both for both families");
-    if (options->path != NULL && (four || six || port || options->address))
-        misuse("-U", "a path has no family, address or port (-4, -6, -b, -p)");
+    options->family = family;
+}
+
+static void check_options(struct options *options)
+{
     if (options->path != NULL && *options->path == '\0')
         misuse("-U", "needs a path");
+    if (options->path != NULL &&
+        (options->family != AF_UNSPEC || options->address || options->port))
+        misuse("-U", "a path has no family, address or port (-4, -6, -b, -p)");
     if (options->datagrams && (options->most_clients || options->idle_seconds))
         misuse("-u", "datagrams have no clients to limit (-m, -w)");
+    if (options->port == NULL)
+        options->port = "1208";
 }
 
 static struct options read_options(int argc, char **argv)
 {
-    struct options options = {.family = AF_UNSPEC, .port = "1208"};
-    bool four = false;
-    bool six = false;
-    bool port = false;
+    struct options options = {.family = AF_UNSPEC};
     int letter;
 
-    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-        if (strcmp(argv[i], "--help") == 0) {
-            (void)printf("%s%s", usage, help);
-            exit(EXIT_SUCCESS);
-        }
-    }
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--help") == 0)
+            show_help();
     /* ':' in front: getopt(3) leaves the complaining to us. */
     while ((letter = getopt(argc, argv, ":46b:hm:p:qU:uw:")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
         case '4':
-            four = true;
-            options.family = AF_INET;
+            choose_family(&options, AF_INET);
             break;
         case '6':
-            six = true;
-            options.family = AF_INET6;
+            choose_family(&options, AF_INET6);
             break;
         case 'b':
             options.address = optarg;
             break;
         case 'h':
-            (void)printf("%s%s", usage, help);
-            exit(EXIT_SUCCESS);
+            show_help();
         case 'm':
             options.most_clients =
                 whole_number("-m", optarg, 1, CLIENTS_MAXIMUM);
@@ -967,7 +1008,6 @@ static struct options read_options(int argc, char **argv)
         case 'p':
             (void)whole_number("-p", optarg, 0, 65535);
             options.port = optarg;
-            port = true;
             break;
         case 'q':
             options.quiet = true;
@@ -982,15 +1022,13 @@ static struct options read_options(int argc, char **argv)
             options.idle_seconds =
                 (unsigned)whole_number("-w", optarg, 1, SECONDS_MAXIMUM);
             break;
-        case ':':
-            misuse(option, "needs a value");
         default:
-            misuse(option, "no such option");
+            misuse(option, letter == ':' ? "needs a value" : "no such option");
         }
     }
     if (optind < argc)
         misuse(argv[optind], "no operand expected");
-    check_options(&options, four, six, port);
+    check_options(&options);
     return options;
 }
 
@@ -1079,7 +1117,7 @@ int main(int argc, char **argv)
     /* stdout would keep its lines to itself when it is a pipe or a file. */
     (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 
-    hold_stop_signals(SIG_BLOCK);
+    mask_stop_signals(SIG_BLOCK);
     /* A client that hung up is EPIPE for its own thread, not the end of all. */
     (void)signal(SIGPIPE, SIG_IGN);
     prepare(&server);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -507,6 +508,49 @@ static void a_client_that_never_reads_times_out(void)
     free(pings);
 }
 
+/* What it gets when it reads at last is a beginning of its replies, with no
+ * hole in it, also where they are longer than the requests. */
+static void replies_to_a_client_that_gave_up_have_no_hole(void)
+{
+    struct conversation talk;
+    struct timeval slice = {.tv_usec = 100000};
+    static char requests[8 * 1000 + 1];
+    static char replies[1 << 20];
+    const char *reply;
+    size_t length = 0;
+    ssize_t count;
+    int asked = 0;
+    int answered = 0;
+
+    open_conversation(&talk, SOCK_STREAM);
+    talk.terms.idle_seconds = 1;
+    (void)setsockopt(talk.ours, SOL_SOCKET, SO_SNDTIMEO, &slice, sizeof slice);
+    begin(&talk);
+    do /* a thousand lines at once, so that each recv() fills its buffer */
+        for (size_t at = 0; at < sizeof requests - 1; at += 8)
+            (void)snprintf(requests + at, 9, "%07d\n", asked++);
+    while (send(talk.ours, requests, sizeof requests - 1, MSG_NOSIGNAL) > 0);
+    /* Its second is over, and a second one is not: silence is what is tested.
+     */
+    (void)poll(NULL, 0, 1900);
+    /* To the end, which may be a reset: it was given up. */
+    while ((count = recv(talk.ours, replies + length,
+                         sizeof replies - length - 1, 0)) > 0)
+        length += (size_t)count;
+    replies[length] = '\0';
+    for (reply = replies; strchr(reply, '\n') != NULL;
+         reply = strchr(reply, '\n') + 1) {
+        char expected[64];
+
+        (void)snprintf(expected, sizeof expected, "Unsupported command: %07d\n",
+                       answered++);
+        CU_ASSERT_FATAL(strncmp(reply, expected, strlen(expected)) == 0);
+    }
+    CU_ASSERT(answered > 100);
+    CU_ASSERT(has_ended(&talk));
+    close_conversation(&talk);
+}
+
 static void a_client_that_is_gone_costs_nothing(void)
 {
     struct conversation talk;
@@ -810,6 +854,8 @@ int main(int argc, char **argv)
         {"a_silent_client_times_out", a_silent_client_times_out},
         {"a_client_that_never_reads_times_out",
          a_client_that_never_reads_times_out},
+        {"replies_to_a_client_that_gave_up_have_no_hole",
+         replies_to_a_client_that_gave_up_have_no_hole},
         {"a_client_that_is_gone_costs_nothing",
          a_client_that_is_gone_costs_nothing},
         {"hanging_up_is_bounded", hanging_up_is_bounded},

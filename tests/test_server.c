@@ -831,6 +831,7 @@ static void clients_that_vanish(void)
     CU_ASSERT(becomes(server.pid, "fd", at_rest));
     CU_ASSERT(becomes(server.pid, "task", threads));
     CU_ASSERT_EQUAL(kill(server.pid, SIGPIPE), 0);
+    CU_ASSERT_EQUAL(kill(server.pid, SIGALRM), 0); /* not ours, before a stop */
     (void)close(served(connect_to("127.0.0.1", server.port)));
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
