@@ -423,6 +423,17 @@ class Terminal:
         """True if a program reads the keys, and the shell does not."""
         return os.tcgetpgrp(self.child.child_fd) != self.child.pid
 
+    def has_begun(self):
+        """False between fork and exec, when the program in the foreground is a
+        copy of the shell still, which would lose a ^C."""
+        def words(pid):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    return file.read()
+            except OSError:
+                return None
+        return words(os.tcgetpgrp(self.child.child_fd)) != words(self.child.pid)
+
     def at_prompt(self):
         return self.pending.endswith(self.prompt)
 
@@ -511,6 +522,8 @@ class Session:
             if not terminal.in_foreground():
                 raise LabError(f"line {step.where}: nothing runs in terminal "
                                f"{step.terminal} that could read this")
+            if step.text in KEYS:  # a subshell stays a copy, so not for long
+                self.wait(terminal, terminal.has_begun, 2)
         terminal.read(0)
         if terminal.output() and not terminal.loose and not self.show:
             raise self.mismatch(step, [], terminal.output())
