@@ -423,6 +423,17 @@ class Terminal:
         """True if a program reads the keys, and the shell does not."""
         return os.tcgetpgrp(self.child.child_fd) != self.child.pid
 
+    def has_begun(self):
+        """False between fork and exec, when the program in the foreground is a
+        copy of the shell still, which would lose a ^C."""
+        def words(pid):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    return file.read()
+            except OSError:
+                return None
+        return words(os.tcgetpgrp(self.child.child_fd)) != words(self.child.pid)
+
     def at_prompt(self):
         return self.pending.endswith(self.prompt)
 
@@ -511,6 +522,8 @@ class Session:
             if not terminal.in_foreground():
                 raise LabError(f"line {step.where}: nothing runs in terminal "
                                f"{step.terminal} that could read this")
+            if step.text in KEYS:  # a subshell stays a copy, so not for long
+                self.wait(terminal, terminal.has_begun, 2)
         terminal.read(0)
         if terminal.output() and not terminal.loose and not self.show:
             raise self.mismatch(step, [], terminal.output())
@@ -678,8 +691,9 @@ def copy_sources(to):
             shutil.copy2(source, target)
 
 
-def do_lab(path, show):
-    """Does one lab in this process. Returns the exit status for it."""
+def do_lab(path, directory, show):
+    """Does one lab in this process, in an empty directory. Returns the exit
+    status for it."""
     try:
         lab = Lab(path)
         blocks, skipped = lab.plan()
@@ -690,9 +704,8 @@ def do_lab(path, show):
             return EXIT_SKIPPED
         if not blocks:
             raise LabError("no console block: nothing to do")
-        with tempfile.TemporaryDirectory(prefix="lab.") as directory:
-            copy_sources(directory)
-            Session(lab, directory, show).run(blocks)
+        copy_sources(directory)
+        Session(lab, directory, show).run(blocks)
     except LabError as error:
         print(f"FAIL {os.path.basename(path)}, {error}")
         return 1
@@ -775,8 +788,9 @@ def main():
     if options.inside:
         if options.inside == "namespaces":
             bring_loopback_up()
-        sys.exit(do_lab(options.labs[0], options.show))
+        sys.exit(do_lab(*options.labs, options.show))
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and clean up
     in_ci = os.environ.get("CI") == "true"
     if importlib.util.find_spec("pexpect") is None:
         print("SKIP all labs: missing python3-pexpect")
@@ -793,17 +807,20 @@ def main():
         except LabError:
             isolated = False  # do_lab() will say what is wrong with it
         start = time.monotonic()
-        command = (namespaces if isolated else []) + [
-            sys.executable, os.path.abspath(__file__), "--inside",
-            "namespaces" if isolated else "machine", path]
-        if options.show:
-            command.append("--show")
-        try:
-            status = subprocess.run(command, check=False,
-                                    timeout=LAB_BOUND).returncode
-        except subprocess.TimeoutExpired:
-            print(f"FAIL {os.path.basename(path)}: not done in {LAB_BOUND} s")
-            status = 1
+        # The directory is ours, since the lab's process may have to be killed.
+        with tempfile.TemporaryDirectory(prefix="lab.") as directory:
+            command = (namespaces if isolated else []) + [
+                sys.executable, os.path.abspath(__file__), "--inside",
+                "namespaces" if isolated else "machine", path, directory]
+            if options.show:
+                command.append("--show")
+            try:
+                status = subprocess.run(command, check=False,
+                                        timeout=LAB_BOUND).returncode
+            except subprocess.TimeoutExpired:
+                print(f"FAIL {os.path.basename(path)}: not done in "
+                      f"{LAB_BOUND} s")
+                status = 1
         if status in (EXIT_SKIPPED, EXIT_SKIPPED_PARTS):
             failed += in_ci
             skipped += not in_ci

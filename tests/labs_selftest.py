@@ -177,7 +177,8 @@ class Terminals(RunnerTest):
 
     def test_keys(self):
         self.passes("a$ sleep 100", "a> ^C", "a$ echo $?", "130")
-        self.passes("a$ sh -c 'trap \"echo caught; exit\" INT; echo go; cat'",
+        self.passes("a$ sh -c 'trap \"echo caught; exit\" INT; echo go; "
+                    "while :; do sleep 0.1; done'",
                     "go", "a> ^C", "caught")
 
     def test_keys_work_though_the_runner_was_started_in_the_background(self):
