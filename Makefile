@@ -106,6 +106,6 @@ $(OBJECTS)/%.o: %.c handler.h $(OBJECTS)/flags
 # again: an object of yesterday's build is never linked into today's.
 $(OBJECTS)/flags: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(LINK) $(LDLIBS)' | cmp -s - $@ || printf '%s\n' '$(LINK) $(LDLIBS)' > $@
+	@[ "$$(cat $@ 2>/dev/null)" = '$(LINK) $(LDLIBS)' ] || echo '$(LINK) $(LDLIBS)' > $@
 
 include $(wildcard tests/*.mk lab-notes/*.mk)
