@@ -112,7 +112,8 @@ def install():
     except subprocess.TimeoutExpired:
         raise Missing(f"npm had not got {wanted} after {INSTALL_SECONDS} s") from None
     if result.returncode != 0 or not os.path.exists(mmdc):
-        raise Missing(f"npm can't get {wanted}:\n{result.stdout.rstrip()}")
+        said = "\n".join(result.stdout.split("\n")[:5])
+        raise Missing(f"npm can't get {wanted}:\n{said}")
     with open(done, "w", encoding="utf-8") as file:
         file.write(wanted)
     return mmdc
@@ -167,7 +168,7 @@ class Painter:
         if status != 0:
             said = [line for line in output.split("\n") if line.strip() and
                     not re.match(r"\s+at |.*\(.*\.js:\d+:\d+\)$", line)]
-            return "\n    ".join(said) or f"mermaid-cli ended with status {status}"
+            return "\n    ".join(said[:5]) or f"mermaid-cli ended with status {status}"
         with open(svg, encoding="utf-8") as file:
             drawing = file.read()
         if "Syntax error" in drawing or 'aria-roledescription="error"' in drawing:
@@ -256,8 +257,8 @@ def main():
     try:
         passed, failed = draw_all(diagrams)
     except Missing as missing:
-        print(f"SKIPPED: {len(diagrams)} diagrams: {missing}")
         count = len(diagrams)
+        print(f"{'FAIL' if CI else 'SKIPPED:'} {count} diagrams: {missing}")
         print(f"0 passed, {count} failed, 0 skipped" if CI else
               f"0 passed, 0 failed, {count} skipped")
         return 1 if CI else 0
