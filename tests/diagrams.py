@@ -168,6 +168,9 @@ class Painter:
         if status != 0:
             said = [line for line in output.split("\n") if line.strip() and
                     not re.match(r"\s+at |.*\(.*\.js:\d+:\d+\)$", line)]
+            if "Failed to launch the browser" in output:
+                raise Missing("chromium does not start; without root it may need "
+                              "chromium-sandbox:\n" + "\n".join(said[:3]))
             return "\n    ".join(said[:5]) or f"mermaid-cli ended with status {status}"
         with open(svg, encoding="utf-8") as file:
             drawing = file.read()
