@@ -468,6 +468,10 @@ int run_suite(const char *name, const struct test *tests, int argc, char **argv)
     unsigned failures;
 
     (void)signal(SIGPIPE, SIG_IGN);
+    /* A script's background job ignores these, and so would all that it starts.
+     */
+    (void)signal(SIGINT, SIG_DFL);
+    (void)signal(SIGQUIT, SIG_DFL);
     if (CU_initialize_registry() != CUE_SUCCESS)
         return EXIT_FAILURE;
     suite =

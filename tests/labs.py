@@ -675,10 +675,12 @@ class Session:
 
 def copy_sources(to):
     """The sources as they are now, without what is built from them."""
-    listed = subprocess.run(
-        ["git", "-C", ROOT, "ls-files", "-z", "-c", "-o", "--exclude-standard"],
-        check=False, capture_output=True, text=True)
-    if listed.returncode != 0:  # an unpacked archive
+    listed = None
+    if shutil.which("git"):
+        listed = subprocess.run(
+            ["git", "-C", ROOT, "ls-files", "-z", "-c", "-o", "--exclude-standard"],
+            check=False, capture_output=True, text=True)
+    if listed is None or listed.returncode != 0:  # no git, or an unpacked archive
         shutil.copytree(ROOT, to, symlinks=True, dirs_exist_ok=True,
                         ignore=lambda where, names: [
                             name for name in names
