@@ -45,6 +45,7 @@ comma := ,
 # and shadow frames on the stack, so their threads get a larger one.
 VARIANT =
 VARIANT_FLAGS =
+VARIANT_LINK =
 ifneq ($(CC),cc)
 VARIANT := $(notdir $(firstword $(CC)))
 endif
@@ -59,7 +60,8 @@ endif
 ifdef RELEASE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)release
 VARIANT_FLAGS := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
-    -fPIE -pie -Wl,-z,relro,-z,now
+    -fPIE
+VARIANT_LINK := -pie -Wl,-z,relro,-z,now
 endif
 ifdef COVERAGE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)coverage
@@ -71,7 +73,7 @@ OBJECTS := build/$(or $(VARIANT),default)
 PROGRAMS := $(if $(VARIANT),$(OBJECTS),.)
 
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPTIMIZE) -pthread $(VARIANT_FLAGS) $(CFLAGS)
-LINK = $(COMPILE) $(LDFLAGS)
+LINK = $(COMPILE) $(VARIANT_LINK) $(LDFLAGS)
 
 .PHONY: all run release clean help FORCE
 
@@ -87,8 +89,9 @@ clean: ## leave the tree as it was cloned
 	rm -rf build server client
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | \
-	    awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tests/suites.mk lab-notes/labs.mk \
+	    $(filter-out Makefile %/suites.mk %/labs.mk,$(MAKEFILE_LIST)) | \
+	    awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
 $(PROGRAMS)/server: $(OBJECTS)/server.o $(OBJECTS)/handler.o
 	$(SHORT) '$(CC) -o $@ $^'
