@@ -1277,15 +1277,17 @@ static void a_private_directory_is_needed(void)
     char line[256];
 
     CU_ASSERT_FATAL(start_server(&server, "-u", "-U", path, NULL));
-    (void)setenv("TMPDIR", scratch("missing"), 1);
-    CU_ASSERT_FATAL(
-        start(&client, (const char *[]){"client", "-uU", path, NULL}));
-    (void)snprintf(line, sizeof line,
-                   "Fail to make a directory to be answered in, %s: "
-                   "No such file or directory",
-                   path);
-    CU_ASSERT(next_line_is(client.errors, line));
-    CU_ASSERT(wait_for_end(&client) == 1);
+    if (getenv("WRAPPER") == NULL) { /* valgrind needs it, too */
+        (void)setenv("TMPDIR", scratch("missing"), 1);
+        CU_ASSERT_FATAL(
+            start(&client, (const char *[]){"client", "-uU", path, NULL}));
+        (void)snprintf(line, sizeof line,
+                       "Fail to make a directory to be answered in, %s: "
+                       "No such file or directory",
+                       path);
+        CU_ASSERT(next_line_is(client.errors, line));
+        CU_ASSERT(wait_for_end(&client) == 1);
+    }
 
     /* Set, but to nothing: /tmp, then. */
     (void)setenv("TMPDIR", "", 1);

@@ -718,8 +718,7 @@ static void the_stop_is_bounded(void)
         }
         CU_ASSERT(!reads || (total > 0 && total % 5 == 0));
         CU_ASSERT(is_woken(&talk));
-        (void)close(talk.ours);
-        talk.ours = -1;
+        (void)shutdown(talk.ours, SHUT_RDWR);
         (void)pthread_join(talk.feeder, NULL);
         close_conversation(&talk);
         free(pings);
