@@ -36,6 +36,7 @@ class Honest(threading.Thread):
         super().__init__(daemon=True)
         self.server = server
         self.enough = threading.Event()
+        self.inside = threading.Event()
         self.times = []
         self.problem = None
 
@@ -52,12 +53,16 @@ class Honest(threading.Thread):
                     came = client.recv(len(expected), socket.MSG_WAITALL)
                     check(came == expected, came, "instead of", expected)
                     self.times.append(time.perf_counter() - began)
+                    self.inside.set()
                 converse(client, b"quit\n", b"")
         except Exception as problem:  # told in the main thread
             self.problem = problem
+            self.inside.set()
 
     def __enter__(self):
         self.start()
+        # It has its place before the others fill the house.
+        self.inside.wait(30)
         return self
 
     def __exit__(self, *_):
