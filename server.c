@@ -460,6 +460,21 @@ static void set_option(int socket, int level, int option, int value)
     (void)setsockopt(socket, level, option, &value, sizeof value);
 }
 
+/* What accept() returns has the options of the listening socket: so they are
+ * set once, and not for each client (Stevens, UNIX Network Programming, 7.4).
+ *
+ * Connections of the server before us may be in TIME_WAIT still, and would keep
+ * the port (socket(7)). Not so for datagrams, where SO_REUSEADDR would let two
+ * servers share the port, one of them deaf. Replies are sent whole, so there is
+ * nothing that Nagle's algorithm (RFC 896) could join them with; and a peer
+ * whose machine is gone is noticed, if only after two hours (tcp(7)). */
+static void tune(int socket)
+{
+    set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
+    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+}
+
 static void bind_address(struct server *server, int type)
 {
     const struct options *options = &server->options;
@@ -484,11 +499,8 @@ static void bind_address(struct server *server, int type)
     if (address->ai_family == AF_INET6)
         set_option(server->socket, IPPROTO_IPV6, IPV6_V6ONLY,
                    options->family == AF_INET6);
-    /* Connections of the server before us may be in TIME_WAIT still, and would
-     * keep the port (tcp(7)). Not so for datagrams, where the same option would
-     * let two servers share the port, one of them deaf. */
     if (type == SOCK_STREAM)
-        set_option(server->socket, SOL_SOCKET, SO_REUSEADDR, 1);
+        tune(server->socket);
     if (bind(server->socket, address->ai_addr, address->ai_addrlen) < 0)
         fail_to_start("bind", server->where, strerror(errno));
     freeaddrinfo(address);
@@ -665,15 +677,6 @@ static void name_client(struct names *names, const struct server *server,
     }
 }
 
-/* Replies are sent whole, so there is nothing that Nagle's algorithm (RFC 896)
- * could join them with; and a peer whose machine is gone is noticed, if only
- * after two hours (tcp(7)). */
-static void tune(int socket)
-{
-    set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
-    set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
-}
-
 static void log_refusal(const char *client, const char *words)
 {
     (void)fprintf(stderr, "Connection from %s refused: %s", client, words);
@@ -704,8 +707,6 @@ static void admit(struct server *server, int socket,
     if (!client->turned_away)
         (void)printf("Connection from %s opened: fd %d, %s\n", names.client,
                      socket, names.tuple);
-    if (server->options.path == NULL)
-        tune(socket);
     error = start_thread(client);
     if (error != 0) {
         (void)snprintf(words, sizeof words, "No thread for you: %s\n",

@@ -6,6 +6,8 @@ Run by `make tools`. One test: PROGRAMS=. tests/tools.py -k lsof
 For the default build: where code is optimized, gdb shows something else.
 """
 
+import ctypes
+import json
 import os
 import re
 import socket
@@ -183,6 +185,71 @@ class Proc(outside.Case):
             self.assertEqual(rows('ls', '-l', path)[0][0], 'srw-rw----')
             server.stop()
             self.assertFalse(os.path.lexists(path))
+
+
+class SocketOptions(outside.Case):
+    """What setsockopt() has set: seen through a descriptor of our own for the
+    server's socket, pidfd_getfd(2)."""
+
+    PIDFD_GETFD = 438  # on every kind of processor; Python has no name for it
+
+    def options(self, pid, descriptor):
+        process = os.pidfd_open(pid)
+        try:
+            own = ctypes.CDLL(None, use_errno=True).syscall(
+                self.PIDFD_GETFD, process, descriptor, 0)
+        finally:
+            os.close(process)
+        if own < 0:
+            self.lack('pidfd_getfd: ' + os.strerror(ctypes.get_errno()))
+        with socket.socket(fileno=own) as theirs:
+            names = {'SO_REUSEADDR': socket.SOL_SOCKET,
+                     'SO_KEEPALIVE': socket.SOL_SOCKET}
+            if theirs.family != socket.AF_UNIX:
+                names['TCP_NODELAY'] = socket.IPPROTO_TCP
+            return {name for name, level in names.items()
+                    if theirs.getsockopt(level, getattr(socket, name))}
+
+    def test_socket_options(self):
+        for family in (), ('-4',), ('-6',):
+            server = Server(self, '-p', '0', *family)
+            server.connect('127.0.0.1' if '-4' in family else '::1')
+            self.assertIn('SO_REUSEADDR', self.options(server.pid, 3))
+            self.assertLessEqual({'SO_KEEPALIVE', 'TCP_NODELAY'},
+                                 self.options(server.pid, 4))
+
+
+class Editor(outside.Case):
+    """The launch configurations of .vscode, as far as they go without the
+    editor: what it hands to gdb, in gdb's machine interface, stops in main()."""
+
+    def read(self, name):
+        """JSON, and whole lines of comment, which the editor allows."""
+        with open(os.path.join('.vscode', name), encoding='utf-8') as file:
+            return json.loads(re.sub(r'^\s*//.*$', '', file.read(), flags=re.M))
+
+    def test_launch_configurations(self):
+        gdb = self.need('gdb', 'gdb')
+        tasks = {task['label']: task for task in self.read('tasks.json')['tasks']}
+        launches = self.read('launch.json')['configurations']
+        self.assertEqual([launch['program'] for launch in launches],
+                         ['${workspaceFolder}/server', '${workspaceFolder}/client'])
+        for launch in launches:
+            task = tasks[launch['preLaunchTask']]
+            subprocess.run([task['command'], *task.get('args', [])], check=True,
+                           stdout=subprocess.DEVNULL, timeout=outside.LIMIT)
+            self.assertEqual([launch['type'], launch['MIMode'],
+                              launch['stopAtEntry']], ['cppdbg', 'gdb', True])
+            path, folder = (launch[key].replace('${workspaceFolder}', os.getcwd())
+                            for key in ('program', 'cwd'))
+            child = self.start(gdb, '-nx', '-q', '-i=mi', DEBUGINFOD_URLS='')
+            for command in (f'-file-exec-and-symbols "{path}"',
+                            f'-environment-cd "{folder}"',
+                            '-exec-arguments ' + ' '.join(launch['args']),
+                            '-break-insert main', '-exec-run'):
+                child.expect(r'\(gdb\) ?\n')
+                child.sendline(command)
+            child.expect(r'\*stopped,reason="breakpoint-hit".*func="main"')
 
 
 class Gdb(outside.Case):
