@@ -468,10 +468,11 @@ int run_suite(const char *name, const struct test *tests, int argc, char **argv)
     unsigned failures;
 
     (void)signal(SIGPIPE, SIG_IGN);
-    /* A script's background job ignores these, and so would all that it starts.
-     */
+    /* A script's background job ignores the first two, what nohup(1) starts the
+     * third, and so would all that we start. */
     (void)signal(SIGINT, SIG_DFL);
     (void)signal(SIGQUIT, SIG_DFL);
+    (void)signal(SIGHUP, SIG_DFL);
     if (CU_initialize_registry() != CUE_SUCCESS)
         return EXIT_FAILURE;
     suite =
