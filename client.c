@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
@@ -84,6 +85,18 @@ static _Noreturn void fail(const struct connection *connection,
     (void)fprintf(stderr, "Fail to %s, %s: %s\n", what, connection->peer,
                   reason);
     exit(EXIT_FAILURE);
+}
+
+/* Standard input and output may be shared with a program that has made them
+ * non-blocking, a terminal for one. EAGAIN is no failure then, but "not yet".
+ */
+static bool is_not_yet(int descriptor, short event)
+{
+    struct pollfd wait = {.fd = descriptor, .events = event};
+
+    if (errno == EAGAIN)
+        (void)poll(&wait, 1, -1);
+    return errno == EAGAIN || errno == EINTR;
 }
 
 /* ---- From standard input to the server ---------------------------------- */
@@ -199,7 +212,7 @@ static void *send_input(void *argument)
 
     while ((count = read(STDIN_FILENO, buffer, sizeof buffer)) != 0) {
         if (count < 0) {
-            if (errno == EINTR)
+            if (is_not_yet(STDIN_FILENO, POLLIN))
                 continue;
             perror("Fail to read standard input");
             set_flag(connection, &connection->input_failed);
@@ -227,7 +240,7 @@ static void write_output(const char *bytes, size_t count)
     while (count > 0) {
         ssize_t written = write(STDOUT_FILENO, bytes, count);
 
-        if (written < 0 && errno != EINTR) {
+        if (written < 0 && !is_not_yet(STDOUT_FILENO, POLLOUT)) {
             /* EPIPE: nobody wants to see more, as after `| head -1`. */
             if (errno != EPIPE)
                 perror("Fail to write standard output");
@@ -371,7 +384,7 @@ static void read_lines(struct connection *connection)
 
     while ((count = read(STDIN_FILENO, buffer + length,
                          sizeof buffer - length)) > 0 ||
-           (count < 0 && errno == EINTR)) {
+           (count < 0 && is_not_yet(STDIN_FILENO, POLLIN))) {
         const char *line = buffer;
         const char *newline;
 
@@ -526,15 +539,21 @@ static sigset_t handle_end_signals(void)
 }
 
 /* A Unix domain datagram carries its sender's path, if it has one: without, the
- * server would not know where to answer. Ours lives in a directory that nobody
- * else can enter. */
+ * server would not know where to answer. Ours has a directory of its own, in
+ * which nobody else can put a file. The server may be another user, and needs
+ * to write to our socket (unix(7), "Pathname socket ownership and
+ * permissions"); it knows the name from us, and others can neither list nor
+ * guess it. */
 static void bind_own_path(struct connection *connection)
 {
     struct sockaddr_un own = {.sun_family = AF_UNIX};
     const char *parent = getenv("TMPDIR");
     sigset_t mask;
+    mode_t creation;
+    int bound;
 
-    if (parent == NULL || *parent == '\0' || strlen(parent) > 64)
+    /* The server looks it up from its own working directory. */
+    if (parent == NULL || *parent != '/' || strlen(parent) > 64)
         parent = "/tmp";
     mask = handle_end_signals();
     (void)snprintf(own_directory, sizeof own_directory, "%s/client-XXXXXX",
@@ -547,8 +566,11 @@ static void bind_own_path(struct connection *connection)
     }
     (void)snprintf(own_path, sizeof own_path, "%s/client", own_directory);
     (void)strcpy(own.sun_path, own_path);
-    if (atexit(remove_own_path) != 0 ||
-        bind(connection->socket, (struct sockaddr *)&own, sizeof own) < 0) {
+    creation = umask(0);
+    bound = bind(connection->socket, (struct sockaddr *)&own, sizeof own);
+    (void)umask(creation);
+    if (bound < 0 || chmod(own_directory, S_IRWXU | S_IXGRP | S_IXOTH) < 0 ||
+        atexit(remove_own_path) != 0) {
         int error = errno;
 
         remove_own_path();
@@ -833,13 +855,14 @@ static struct options read_options(int argc, char **argv)
 /* ---- The start ---------------------------------------------------------- */
 
 /* With standard input closed (`<&-`) the socket would become descriptor 0, and
- * the client would send the server's own replies back to it. */
+ * the client would send the server's own replies back to it. Read only: with
+ * standard output closed, to write there must still fail. */
 static void fill_standard_descriptors(void)
 {
     int descriptor;
 
     do
-        descriptor = open("/dev/null", O_RDWR);
+        descriptor = open("/dev/null", O_RDONLY);
     while (descriptor >= 0 && descriptor <= STDERR_FILENO);
     (void)close(descriptor);
 }

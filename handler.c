@@ -182,8 +182,10 @@ static void show(struct conversation *talk, const char *reply, size_t length)
         return;
     }
     talk->screen_credit -= length;
-    /* One call for the line, so that no other thread can write inside it. */
-    (void)fwrite(reply, 1, length, talk->terms->screen);
+    /* One call for the line, so that no other thread can write inside it. A
+     * signal, at the stop, may interrupt it while the screen takes nothing. */
+    if (fwrite(reply, 1, length, talk->terms->screen) != length)
+        talk->unshown++;
 }
 
 static void deliver(struct conversation *talk);
@@ -310,7 +312,9 @@ static void receive(struct conversation *talk)
 }
 
 /* True if a client that does not read must be given up. `progress` is the time
- * when it last took a byte. */
+ * when our kernel last took a byte for it: a slow reader's own kernel makes
+ * room in large steps (RFC 9293, 3.8.6.2.2), so it may look idle for that long.
+ */
 static bool patience_is_over(struct conversation *talk, long long progress)
 {
     long long idle_ms = 1000LL * talk->terms->idle_seconds;
@@ -350,10 +354,11 @@ static void deliver(struct conversation *talk)
 }
 
 /* Ends a connection so that the last reply arrives. close() on a TCP socket
- * with unread input sends RST (RFC 2525, 2.17), and an RST makes the peer's
- * kernel give up what its program has not read yet: the reply before the
- * `quit`, say, when the client had sent more after it. So: send FIN, then read
- * and throw away until the client hangs up too, and only then close.
+ * with unread input sends RST (RFC 2525, 2.17): the reply before the `quit`,
+ * say, when the client had sent more after it. With it goes what our kernel had
+ * not sent yet, and the peer's kernel may give up what its program has not read
+ * (Linux lets it read on). So: send FIN, then read and throw away until the
+ * client hangs up too, and only then close.
  *
  * A client that never hangs up would hold us here, and one that never stops
  * sending, too: hence both bounds. */

@@ -61,6 +61,9 @@
  * an end to it when somebody goes on sending. */
 #define DATAGRAMS_AFTER_STOP 100000
 
+/* With -u: how long a reply may wait for a peer to make room for it. */
+#define DATAGRAM_PATIENCE_MS 10L
+
 /* How long accept() rests when there is no descriptor or memory for a client.
  */
 #define EXHAUSTED_PAUSE_MS 100
@@ -91,7 +94,7 @@ struct client {
     struct server *server;
     struct client *next_free;
     pthread_t thread;
-    bool running; /* `thread` has started, and set its number */
+    bool running; /* there is such a thread */
     int socket;
     bool turned_away;      /* there was no room: it is only told so */
     char name[NAME_BYTES]; /* as the log calls it */
@@ -177,10 +180,11 @@ static void rest(bool *failing, const char *what, const char *call)
 
 /* ---- The orderly stop, from the signal's side --------------------------- */
 
-/* SIGINT and SIGTERM. If accept() is waiting it returns EINTR. If the signal
- * came a moment before accept() was called, EINTR alone would leave it waiting
- * for a client that may never come; but the socket does not block any more, so
- * accept() returns EAGAIN. There is no moment at which a signal gets lost.
+/* SIGINT and SIGTERM. The listening socket does not block from here on. If
+ * accept() was waiting, it is begun anew behind this handler (SA_RESTART); if
+ * the signal came a moment before accept() was called, it is called now: either
+ * way it takes what is in the backlog, and then returns EAGAIN. There is no
+ * moment at which a signal gets lost.
  *
  * A handler may call async-signal-safe functions only (signal-safety(7)):
  * signal(), fcntl(), alarm() and the store to a lock-free atomic are; printf()
@@ -220,18 +224,13 @@ static void on_wake(int number)
     (void)number;
 }
 
-/* Whoever started us may have left the signal blocked: a mask is inherited. */
-static void handle(int number, void (*handler)(int))
+static void handle(int number, void (*handler)(int), int flags)
 {
-    struct sigaction action = {.sa_handler = handler}; /* no SA_RESTART */
-    sigset_t itself;
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
 
     (void)sigemptyset(&action.sa_mask);
-    (void)sigemptyset(&itself);
-    (void)sigaddset(&itself, number);
     if (sigaction(number, &action, NULL) < 0)
         fail_to_start("sigaction", "", strerror(errno));
-    (void)pthread_sigmask(SIG_UNBLOCK, &itself, NULL);
 }
 
 /* The signals that stop the server are for the main thread, which waits in
@@ -248,16 +247,27 @@ static void mask_stop_signals(int how)
     (void)pthread_sigmask(how, &signals, NULL);
 }
 
-/* From here on a signal means an orderly stop. SIGURG, to wake the clients'
- * threads, is one that gdb passes on without a word. */
+/* From here on a signal means an orderly stop. SA_RESTART lets a write() of the
+ * log go on, too, where EINTR would cost a line. Only the clients' threads must
+ * wake up: SIGURG for that is one that gdb passes on without a word.
+ *
+ * All are in place before the first may come: on_stop() puts the default action
+ * back for both, and it must stay. Whoever started us may have left any of them
+ * blocked, since a mask is inherited. */
 static void handle_signals(struct server *server)
 {
+    sigset_t wake;
+
     listening_socket = server->socket;
     atomic_store(&owner, server);
-    handle(SIGALRM, on_alarm);
-    handle(SIGURG, on_wake);
-    handle(SIGINT, on_stop);
-    handle(SIGTERM, on_stop);
+    handle(SIGALRM, on_alarm, SA_RESTART);
+    handle(SIGURG, on_wake, 0);
+    handle(SIGINT, on_stop, SA_RESTART);
+    handle(SIGTERM, on_stop, SA_RESTART);
+    (void)sigemptyset(&wake);
+    (void)sigaddset(&wake, SIGURG);
+    (void)pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+    mask_stop_signals(SIG_UNBLOCK);
 }
 
 /* ---- Names of addresses ------------------------------------------------- */
@@ -536,7 +546,8 @@ static void listen_for_clients(struct server *server)
         bind_address(server, type);
     }
     /* The backlog holds connections whose handshake the kernel has completed
-     * and that accept() has not returned yet: as many as the system allows. */
+     * and that accept() has not returned yet. Linux cuts SOMAXCONN down to its
+     * own net.core.somaxconn (listen(2)). */
     if (!server->options.datagrams && listen(server->socket, SOMAXCONN) < 0) {
         int error = errno;
 
@@ -566,7 +577,10 @@ static struct client *take_place(struct server *server, int socket)
         client->server = server;
         client->socket = socket;
         client->turned_away = full;
-        *(full ? &server->turning_away : &server->connected) += 1;
+        if (full)
+            server->turning_away++;
+        else
+            server->connected++;
     }
     (void)pthread_mutex_unlock(&server->lock);
     return client;
@@ -581,9 +595,12 @@ static void leave_place(struct client *client)
 
     (void)pthread_mutex_lock(&server->lock);
     (void)close(client->socket);
-    if (!client->turned_away)
+    if (client->turned_away) {
+        server->turning_away--;
+    } else {
         (void)printf("Connection from %s closed.\n", client->name);
-    *(client->turned_away ? &server->turning_away : &server->connected) -= 1;
+        server->connected--;
+    }
     client->running = false;
     client->next_free = server->free;
     server->free = client;
@@ -604,13 +621,6 @@ static void *serve(void *argument)
     struct client *client = argument;
     struct server *server = client->server;
 
-    /* pthread_create() stores the same number for its caller, but when is up to
-     * it: the client may have left, and the place be somebody else's. */
-    (void)pthread_mutex_lock(&server->lock);
-    client->thread = pthread_self();
-    client->running = true;
-    (void)pthread_mutex_unlock(&server->lock);
-
     if (client->turned_away) {
         char words[64];
 
@@ -625,16 +635,23 @@ static void *serve(void *argument)
 
 /* Starts the client's thread, detached: nobody will pthread_join() it, so its
  * stack is given back the moment it ends. Returns 0, or an error number, which
- * must not be ignored: then nobody serves this client. */
+ * must not be ignored: then nobody serves this client.
+ *
+ * A client may have left before pthread_create() returns. Its thread needs the
+ * lock for that, so nobody else has the place before its number is stored. */
 static int start_thread(struct client *client)
 {
-    const pthread_attr_t *attributes = &client->server->thread_attributes;
-    pthread_t thread;
+    struct server *server = client->server;
     int error;
 
-    mask_stop_signals(SIG_BLOCK);
-    error = pthread_create(&thread, attributes, serve, client);
+    (void)pthread_mutex_lock(&server->lock);
+    mask_stop_signals(
+        SIG_BLOCK); /* after the lock, which may keep us waiting */
+    error = pthread_create(&client->thread, &server->thread_attributes, serve,
+                           client);
     mask_stop_signals(SIG_UNBLOCK);
+    client->running = error == 0;
+    (void)pthread_mutex_unlock(&server->lock);
     return error;
 }
 
@@ -726,18 +743,19 @@ static void accept_clients(struct server *server)
     int unlucky = 0;
     bool failing = false;
 
-    while (after_stop < SOMAXCONN) {
+    /* Linux lets one more wait than the backlog has room for, and one may be in
+     * our hands when the signal comes. */
+    while (after_stop < SOMAXCONN + 2) {
         struct sockaddr_storage peer = {0};
         socklen_t length = sizeof peer;
         int socket = accept(server->socket, (struct sockaddr *)&peer, &length);
 
-        if (atomic_load(&stopping)) {
-            after_stop++;
-            /* Some systems, not Linux, hand O_NONBLOCK down to new sockets. */
-            if (socket >= 0)
-                (void)fcntl(socket, F_SETFL, 0);
-        }
         if (socket >= 0) {
+            if (atomic_load(&stopping)) {
+                after_stop++;
+                /* Some systems, not Linux, hand O_NONBLOCK down to it. */
+                (void)fcntl(socket, F_SETFL, 0);
+            }
             failing = false;
             unlucky = 0;
             admit(server, socket, &peer, length);
@@ -776,8 +794,7 @@ static void log_datagram(struct datagram_log *log, const char *sender,
         (void)printf("Datagram from %s: %.*s", sender, (int)length, words);
 }
 
-/* The peer is gone, does not read, or was never there: its reply is lost, and
- * nobody else's. */
+/* The peer is gone, does not read in time, or was never there. */
 static void log_lost_reply(struct datagram_log *log, const char *sender)
 {
     const char *reason = strerror(errno);
@@ -838,16 +855,18 @@ static void answer_datagram(const struct server *server,
 static void answer_datagrams(struct server *server)
 {
     struct datagram_log log = {.credit = 1024};
-    struct timeval at_once = {.tv_usec = 1};
+    struct timeval patience = {.tv_usec = DATAGRAM_PATIENCE_MS * 1000};
     int after_stop = 0;
     bool failing = false;
 
-    /* A Unix domain peer that does not read would make sendto() wait until it
-     * does, and everybody else with it. Its reply is lost instead. Not so if it
-     * has connected: then its replies lie in our own send buffer, as many as
-     * fit, and nobody else is answered until it reads or leaves. */
-    (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &at_once,
-                     sizeof at_once);
+    /* A Unix domain peer whose receive queue is full (ten datagrams, unless
+     * net.unix.max_dgram_qlen says otherwise) makes sendto() wait, and
+     * everybody else with it. A moment is enough for one that reads; the reply
+     * to one that does not is lost. If such a one has connected, its replies
+     * lie in our own send buffer, as many as fit, and then the others' replies
+     * are lost, too, until it reads or leaves. */
+    (void)setsockopt(server->socket, SOL_SOCKET, SO_SNDTIMEO, &patience,
+                     sizeof patience);
     while (after_stop < DATAGRAMS_AFTER_STOP) {
         /* One byte more than the longest request, to tell "just fits" from
          * "was cut". */
@@ -1119,8 +1138,11 @@ int main(int argc, char **argv)
     (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ);
 
     mask_stop_signals(SIG_BLOCK);
-    /* A client that hung up is EPIPE for its own thread, not the end of all. */
+    /* A client that hung up is EPIPE for its own thread, and a log that has
+     * reached its limit (`ulimit -f`) an error of write(): not the end of all.
+     */
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
     prepare(&server);
 
     (void)printf("Server Started ...\n");

@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -35,6 +36,7 @@ func main() {
 		conn, err := listener.Accept()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "Fail to connect, %v\n", err)
+			time.Sleep(100 * time.Millisecond)
 			continue
 		}
 		go converse(conn)

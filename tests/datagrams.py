@@ -197,6 +197,33 @@ def with_our_client():
         assert os.listdir(scratch) == []
 
 
+def our_client_and_another_user():
+    """The server is somebody else, and may answer all the same; and the path that
+    it answers to does not depend on anybody's working directory."""
+    if os.getuid() != 0:
+        raise Skipped("another user needs root")
+    need("setpriv")
+    client = os.path.abspath(os.path.join(PROGRAMS, "client"))
+    with tempfile.TemporaryDirectory() as scratch:
+        # The directories above the program may be closed to others.
+        os.chmod(scratch, 0o755)
+        shutil.copy(os.path.join(PROGRAMS, "server"), scratch)
+        os.mkdir(scratch + "/theirs")
+        os.chown(scratch + "/theirs", 65534, 65534)
+        path = scratch + "/theirs/server"
+        other = Program("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+                        scratch + "/server", "-u", "-U", path)
+        with other:
+            other.reads("Listening on ")
+            for place in "", ".":
+                done = subprocess.run(
+                    [client, "-u", "-w", str(PATIENCE), "-U", path], input="ping\n",
+                    text=True, capture_output=True, timeout=2 * PATIENCE,
+                    cwd=scratch, env={**os.environ, "TMPDIR": place}, check=False)
+                assert (done.returncode, done.stdout) == (0, "pong\n"), done
+            assert other.stop()[0] == 0
+
+
 def our_client_and_a_stranger():
     """./client -u sends lines to any server, and prints its replies."""
     need("socat")
@@ -357,7 +384,7 @@ def says_what_it_needs():
 GROUPS = {
     "peers": [with_nc, with_nc_on_a_path, with_ncat, with_socat,
               with_socat_on_a_path, with_bash, with_our_client,
-              our_client_and_a_stranger],
+              our_client_and_another_user, our_client_and_a_stranger],
     "segments": [says_what_it_needs, sees_what_tcpdump_sees],
 }
 

@@ -10,6 +10,7 @@ room again everybody is served at once.
 import contextlib
 import fcntl
 import os
+import re
 import resource
 import select
 import signal
@@ -18,8 +19,8 @@ import subprocess
 import sys
 import time
 
-from victim import (PLAIN, Server, Skip, check, converse, eventually, ping, receive_all, run,
-                    scratch)
+from victim import (PLAIN, Lines, Server, Skip, check, converse, eventually, ping, receive_all,
+                    run, scratch)
 
 F_SETPIPE_SZ = 1031
 NOBODY = 65534
@@ -200,6 +201,42 @@ def test_backlog():
         return f"{served} clients waited"
 
 
+def test_backlog_at_the_stop():
+    """As many as the backlog holds have connected and sent their pings when the
+    stop comes: each is answered, the last one, too."""
+    with Server("-U", os.path.join(scratch(), "socket")) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        clients = []
+        for _ in range(5000):
+            client = socket.socket(socket.AF_UNIX)
+            client.setblocking(False)
+            if client.connect_ex(server.path) != 0:
+                client.close()
+                break
+            client.sendall(b"ping\n")
+            clients.append(client)
+        check(len(clients) < 5000, "the backlog has no end")
+        server.process.send_signal(signal.SIGTERM)
+        os.kill(server.pid, signal.SIGCONT)
+        for number, client in enumerate(clients):
+            client.settimeout(10)
+            came = receive_all(client)
+            check(came == b"pong\n", "of", len(clients), "number", number, "got", came)
+            client.close()
+        check(server.process.wait(30) == 0, "exit status", server.process.returncode)
+        return f"{len(clients)} clients waited"
+
+
+def test_file_size():
+    """The log has reached the limit of a file's size (`ulimit -f`)."""
+    with open(os.path.join(scratch(), "log"), "wb") as log, Server(
+            stdout=log, limits=[(resource.RLIMIT_FSIZE, 1024)]) as server:
+        for _ in range(100):
+            server.serves()
+        check(os.path.getsize(log.name) == 1024, "a log of", os.path.getsize(log.name))
+        server.stop()
+
+
 def test_full_disk():
     """Nothing that is logged can be written: /dev/full."""
     for more in ((), ("-q",)):
@@ -268,6 +305,54 @@ def test_full_pipe_stop():
         took = time.monotonic() - began
         check(took < 5, "the stop took", took, "s")
         check(not os.listdir(place), "left:", os.listdir(place))
+
+
+def caught(server, number):
+    """True if the server has a handler for this signal."""
+    with open(f"/proc/{server.pid}/status", encoding="ascii") as status:
+        mask = int(re.search(r"SigCgt:\s+(\w+)", status.read())[1], 16)
+    return bool(mask >> (number - 1) & 1)
+
+
+def test_full_pipe_at_the_stop():
+    """The signal comes while the main thread waits for a full pipe, which is then
+    read: no line is missing."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+    with contextlib.ExitStack() as everything:
+        with os.fdopen(write, "wb") as pipe:
+            server = everything.enter_context(Server(stdout=pipe))
+        for _ in range(60):
+            everything.enter_context(server.connect())
+        eventually(lambda: waits_in(server.pid, "pipe_write"), "a full pipe")
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: not caught(server, signal.SIGTERM), "the stop")
+        log = Lines(os.fdopen(read, "rb")).all()
+        check(server.process.wait(30) == 0, "exit status", server.process.returncode)
+        counts = [len(re.findall(rb"^Connection from .* %s" % word, log, re.M))
+                  for word in (b"opened", b"closed")]
+        check(counts == [60, 60], "opened and closed:", counts)
+        check(log.endswith(b"\nServer Stopped.\n"), log[-80:])
+
+
+def test_signal_held_at_the_start():
+    """A signal that comes when the server listens, and can't say so yet: the
+    orderly stop follows, and the next signal ends it at once, as ever."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+    os.write(write, b"." * (4096 - len("Server Started ...\n")))
+    path = os.path.join(scratch(), "socket")
+    with os.fdopen(write, "wb") as pipe, Server("-U", path, stdout=pipe,
+                                                listening=False) as server:
+        pipe.close()
+        eventually(lambda: waits_in(server.pid, "pipe_write"), "a full pipe")
+        with server.connect():  # it does not hang up, so the stop takes a second
+            server.process.send_signal(signal.SIGINT)
+            log = Lines(os.fdopen(read, "rb"))
+            log.wait_for(rb"^Connection from .* opened")
+            server.process.send_signal(signal.SIGTERM)
+            status = server.process.wait(30)
+        check(status == -signal.SIGTERM, "exit status", status, log.all()[-200:])
 
 
 def stuck_server(everything, path):

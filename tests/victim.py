@@ -92,6 +92,17 @@ class Lines:
             return self.bytes
 
 
+def listens(path):
+    """True if a socket is bound to this path and, a stream, listens: there is a
+    moment between the two (/proc/net/unix: type 1 and the flag __SO_ACCEPTCON)."""
+    with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
+        for row in rows:
+            words = row.split()
+            if words[-1] == path and (words[4] != "0001" or words[3] == "00010000"):
+                return True
+    return False
+
+
 class Server:
     """./server, started and listening; in a `with` it is surely gone after."""
 
@@ -132,7 +143,7 @@ class Server:
     def find_port(self, protocol="tcp"):
         """-q: nobody says which port, so /proc does. None for a path."""
         if self.path:
-            eventually(lambda: os.path.exists(self.path), self.path)
+            eventually(lambda: listens(self.path), self.path)
             return None
 
         def look():
