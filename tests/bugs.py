@@ -131,15 +131,19 @@ def ask(client, request, reply):
 
 
 def two_clients(server):
-    """Both connected at once; one leaves after the other."""
-    with server.connect() as first, server.connect() as second:
+    """Both connected at once; one leaves after the other.
+
+    The second connects when the first has its answer: with bug 1 the first
+    one's thread, if it is late, would serve the second, and nobody the first."""
+    with server.connect() as first:
         ask(first, b"ping\n", b"pong\n")
-        ask(second, b"echo two\n", b"two\n")
-        for count, client in enumerate((first, second), 1):
-            client.sendall(b"quit\n")
-            client.recv(1)
-            client.close()
-            server.wait_for(r"^Connection from \S+ closed\.$", count)
+        with server.connect() as second:
+            ask(second, b"echo two\n", b"two\n")
+            for count, client in enumerate((first, second), 1):
+                client.sendall(b"quit\n")
+                client.recv(1)
+                client.close()
+                server.wait_for(r"^Connection from \S+ closed\.$", count)
 
 
 def wait_for_threads(server):
