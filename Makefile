@@ -53,7 +53,7 @@ ifdef SANITIZE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)$(SANITIZE)
 VARIANT_FLAGS := -fsanitize=$(SANITIZE)$(if $(filter address,$(SANITIZE)),$(comma)undefined) \
     -fno-sanitize-recover=all -fno-omit-frame-pointer -O1 \
-    -DTHREAD_STACK_BYTES=1048576
+    -DTHREAD_STACK_BYTES=1048576 $(if $(filter thread,$(SANITIZE)),-DSTOP_FLAGS=0)
 endif
 # Without -fstack-clash-protection: it touches every page of a frame on entry,
 # 8 KB more memory for each client, and no frame of ours has a variable size.

@@ -41,6 +41,13 @@
 #define THREAD_STACK_BYTES ((size_t)128 * 1024)
 #endif
 
+/* Behind the handler of a stop signal a write() of the log goes on, where EINTR
+ * would cost a line. ThreadSanitizer needs EINTR: it keeps a signal back until
+ * the call that it came in has returned. */
+#ifndef STOP_FLAGS
+#define STOP_FLAGS SA_RESTART
+#endif
+
 /* Descriptors that are not for clients: standard input, output and error, the
  * listening socket, and a few to turn clients away with words. */
 #define RESERVED_DESCRIPTORS 10
@@ -181,10 +188,10 @@ static void rest(bool *failing, const char *what, const char *call)
 /* ---- The orderly stop, from the signal's side --------------------------- */
 
 /* SIGINT and SIGTERM. The listening socket does not block from here on. If
- * accept() was waiting, it is begun anew behind this handler (SA_RESTART); if
- * the signal came a moment before accept() was called, it is called now: either
- * way it takes what is in the backlog, and then returns EAGAIN. There is no
- * moment at which a signal gets lost.
+ * accept() was waiting, the kernel begins it anew behind this handler; if the
+ * signal came a moment before accept() was called, it is called now. Either way
+ * it takes what is in the backlog, and then returns EAGAIN. There is no moment
+ * at which a signal gets lost.
  *
  * A handler may call async-signal-safe functions only (signal-safety(7)):
  * signal(), fcntl(), alarm() and the store to a lock-free atomic are; printf()
@@ -247,9 +254,8 @@ static void mask_stop_signals(int how)
     (void)pthread_sigmask(how, &signals, NULL);
 }
 
-/* From here on a signal means an orderly stop. SA_RESTART lets a write() of the
- * log go on, too, where EINTR would cost a line. Only the clients' threads must
- * wake up: SIGURG for that is one that gdb passes on without a word.
+/* From here on a signal means an orderly stop. SIGURG, to wake the clients'
+ * threads, is one that gdb passes on without a word.
  *
  * All are in place before the first may come: on_stop() puts the default action
  * back for both, and it must stay. Whoever started us may have left any of them
@@ -260,10 +266,10 @@ static void handle_signals(struct server *server)
 
     listening_socket = server->socket;
     atomic_store(&owner, server);
-    handle(SIGALRM, on_alarm, SA_RESTART);
+    handle(SIGALRM, on_alarm, STOP_FLAGS);
     handle(SIGURG, on_wake, 0);
-    handle(SIGINT, on_stop, SA_RESTART);
-    handle(SIGTERM, on_stop, SA_RESTART);
+    handle(SIGINT, on_stop, STOP_FLAGS);
+    handle(SIGTERM, on_stop, STOP_FLAGS);
     (void)sigemptyset(&wake);
     (void)sigaddset(&wake, SIGURG);
     (void)pthread_sigmask(SIG_UNBLOCK, &wake, NULL);

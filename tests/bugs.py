@@ -302,6 +302,7 @@ def run(command, failure, **options):
                           **options)
     if done.returncode != 0:
         raise Failure(failure + "\n" + done.stdout)
+    return done.stdout
 
 
 def build(copy, variant):
@@ -321,10 +322,14 @@ def report_of(tool, copy, variant):
 def test_patched(directory, name, tool, variant, words):
     need("patch")
     copy = copy_sources(directory, name)
-    run(["patch", "-p1", "--batch", "--forward", "-d", copy, "-i",
-         os.path.join(BUGS, name + ".patch")],
-        f"lab-notes/bugs/{name}.patch no longer applies to the sources; "
-        "make it again:")
+    said = run(["patch", "-p1", "--batch", "--forward", "-d", copy, "-i",
+                os.path.join(BUGS, name + ".patch")],
+               f"lab-notes/bugs/{name}.patch no longer applies to the sources; "
+               "make it again:")
+    # Where the lines have moved patch finds them, and leaves a file *.orig.
+    if "offset" in said or "fuzz" in said:
+        raise Failure(f"lab-notes/bugs/{name}.patch has drifted; make it again:\n"
+                      + said)
     report = report_of(tool, copy, variant)
     if not report:
         raise Failure(f"{tool.__name__} reports nothing")
