@@ -240,6 +240,37 @@ static void a_unix_domain_socket(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
+static void either_family(void)
+{
+    static const char *const families[][3] = {{"-4", "127.0.0.1", "::1"},
+                                              {"-6", "::1", "127.0.0.1"}};
+    struct program server;
+    struct program client;
+    char port[16];
+    char line[256];
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const char *fits[] = {"client", families[i][0], families[i][1], port,
+                              NULL};
+        const char *does_not[] = {"client", families[i][0], families[i][2],
+                                  port, NULL};
+
+        CU_ASSERT_FATAL(start(&client, fits));
+        CU_ASSERT(type(&client, "ping\nquit\n"));
+        CU_ASSERT(next_line_is(client.output, "pong"));
+        CU_ASSERT(
+            line_comes(client.errors, "Connection closed by foreign host."));
+        CU_ASSERT_EQUAL(wait_for_end(&client), 0);
+        CU_ASSERT_FATAL(start(&client, does_not));
+        CU_ASSERT(next_line(client.errors, line, sizeof line));
+        CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, ", 17), 0);
+        CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+    }
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
 /* ---- Ends that are not good --------------------------------------------- */
 
 /* A line that begins with `quit` and is too long for a request asks for
@@ -594,6 +625,7 @@ int main(int argc, char **argv)
         {"two_hundred_thousand_lines", two_hundred_thousand_lines},
         {"any_bytes_to_any_server", any_bytes_to_any_server},
         {"a_unix_domain_socket", a_unix_domain_socket},
+        {"either_family", either_family},
         {"a_line_too_long_is_no_quit", a_line_too_long_is_no_quit},
         {"the_server_is_gone", the_server_is_gone},
         {"the_connection_is_reset", the_connection_is_reset},
