@@ -300,6 +300,7 @@ int __wrap_close(int fd)
     return error != 0 ? -1 : result;
 }
 
+/* gcov's own calls come by here, too: they bring a mode, or a lock. */
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...)
@@ -308,23 +309,30 @@ int __wrap_open(const char *path, int flags, ...)
 
     if (error != 0)
         errno = error;
-    return error != 0 ? -1 : __real_open(path, flags);
+    return error != 0 ? -1 : __real_open(path, flags, 0666);
 }
 
 int __real_fcntl(int fd, int command, ...);
 int __wrap_fcntl(int fd, int command, ...);
 int __wrap_fcntl(int fd, int command, ...)
 {
-    int error = fault("fcntl", NULL);
-    int argument;
+    int error = command == F_SETFL ? fault("fcntl", NULL) : 0;
+    int number = 0;
+    void *pointer = NULL;
     va_list arguments;
 
     va_start(arguments, command);
-    argument = va_arg(arguments, int);
+    if (command == F_SETFL)
+        number = va_arg(arguments, int);
+    else
+        pointer = va_arg(arguments, void *);
     va_end(arguments);
-    if (error != 0)
+    if (error != 0) {
         errno = error;
-    return error != 0 ? -1 : __real_fcntl(fd, command, argument);
+        return -1;
+    }
+    return command == F_SETFL ? __real_fcntl(fd, command, number)
+                              : __real_fcntl(fd, command, pointer);
 }
 
 int __real_accept(int fd, struct sockaddr *from, socklen_t *length);
