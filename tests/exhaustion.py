@@ -20,7 +20,7 @@ import sys
 import time
 
 from victim import (PLAIN, Lines, Server, Skip, check, converse, eventually, ping, receive_all,
-                    run, scratch)
+                    run, scratch, waits_in)
 
 F_SETPIPE_SZ = 1031
 NOBODY = 65534
@@ -372,16 +372,6 @@ def stuck_server(everything, path):
             client.close()
     eventually(lambda: waits_in(server.pid, "pipe_write"), "a full pipe")
     return server
-
-
-def waits_in(pid, place):
-    """True if a thread waits in a function of the kernel named so."""
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as wchan:
-                if place in wchan.read():
-                    return True
-    return False
 
 
 if __name__ == "__main__":

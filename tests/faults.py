@@ -16,6 +16,7 @@ run, and what the contract promises must hold:
 """
 
 import concurrent.futures
+import contextlib
 import errno
 import os
 import re
@@ -25,7 +26,8 @@ import subprocess
 import sys
 import time
 
-from victim import PATIENCE, Server, check, converse, eventually, ping, receive_all, run, scratch
+from victim import (PATIENCE, Server, check, converse, eventually, ping, receive_all, run, scratch,
+                    waits_in)
 
 OBJECTS = os.environ.get("OBJECTS", "build/default")
 SERVER = os.path.join(OBJECTS, "faulty-server")
@@ -43,7 +45,7 @@ ERRORS = {
     "freopen": "EMFILE ENFILE ENOENT ENOMEM",
     "fstat": "ENOMEM",
     "fwrite": "ENOSPC EPIPE EIO EINTR",
-    "getaddrinfo": (-3, -4, -2, -10),
+    "getaddrinfo": (-3, -4, -2, -10, -11),
     "getnameinfo": (-4, -10, -12),
     "getrlimit": "EPERM",
     "getsockname": "ENOBUFS",
@@ -65,10 +67,10 @@ ERRORS = {
     "pthread_kill": "EAGAIN ESRCH",
     "pthread_mutex_init": "EAGAIN ENOMEM EPERM",
     "read": "EINTR EIO EISDIR EAGAIN",
-    "recv": "EINTR ECONNRESET ETIMEDOUT ENOMEM EHOSTUNREACH",
-    "recvfrom": "EINTR ECONNREFUSED ENOMEM ENOBUFS ENETDOWN EHOSTUNREACH",
+    "recv": "EINTR EAGAIN ECONNRESET ETIMEDOUT ENOMEM EHOSTUNREACH",
+    "recvfrom": "EINTR ECONNREFUSED ECONNRESET ENOMEM ENOBUFS ENETDOWN EHOSTUNREACH",
     "rmdir": "EBUSY ENOENT",
-    "send": "EINTR EPIPE ECONNRESET ENOBUFS ENOMEM ETIMEDOUT",
+    "send": "EINTR EAGAIN EPIPE ECONNRESET ENOBUFS ENOMEM ETIMEDOUT",
     "sendto": "EAGAIN ECONNREFUSED ENOBUFS ENOMEM EPERM ENETUNREACH EINVAL EINTR",
     "setsockopt": "ENOMEM EINVAL ENOPROTOOPT",
     "shutdown": "ENOTCONN ENOBUFS",
@@ -82,8 +84,10 @@ NO_FAULT = {
     "cannot fail": "_exit alarm exit freeaddrinfo gai_strerror getenv getpid pthread_self umask htonl raise "
                    "__errno_location __memcpy_chk __h_errno_location",
     "fails for a wrong argument only, which is a constant here":
-        "clock_gettime fcntl setvbuf sigaction signal __sysv_signal bsd_signal pthread_sigmask sigaddset sigemptyset "
+        "clock_gettime setvbuf signal __sysv_signal bsd_signal pthread_sigmask sigaddset sigemptyset "
         "pthread_cond_signal pthread_mutex_lock pthread_mutex_unlock",
+    "fails as the two before, but is looked at: see *_ends_with_a_reason, client_without_handlers":
+        "fcntl sigaction",
     "works on memory": "memchr memcmp memcpy memmove memset snprintf strchr strcmp strcpy strlen "
                        "strspn strtol strtoul strerror getopt __posix_getopt",
     "prints: see exhaustion.py, full_disk and closed_output": "printf fprintf puts perror fputs "
@@ -119,6 +123,8 @@ def counts(path):
 
 def every_fault(made):
     for call, number in sorted(made.items()):
+        if call not in ERRORS:
+            continue
         for error in errors_of(call):
             for turn in range(1, number + 1):
                 yield call, error, turn
@@ -164,6 +170,8 @@ def clients_talk(server):
                 came = receive_all(client)
         except ConnectionError:
             came = b""
+        # EAGAIN is how recv() says that the idle limit has passed.
+        came = re.sub(rb"Timed out after \d+ seconds\n$", b"", came)
         if came != REPLIES:
             broken += 1
             check(REPLIES.startswith(came) or came.startswith(b"No thread for you: "), came)
@@ -281,6 +289,26 @@ def test_accept_fails_for_a_second():
                         if error != errno.EINTR])
 
 
+def test_bad_luck_of_one_peer():
+    """A failure that is one peer's affair gets no word and no rest; one that is
+    ours gets a line."""
+    theirs = ("ECONNABORTED ECONNREFUSED ECONNRESET EPROTO EPERM ENETDOWN ENETUNREACH "
+              "EHOSTUNREACH ENOPROTOOPT EOPNOTSUPP EINTR").split()
+    ours = "EMFILE ENFILE ENOBUFS ENOMEM".split()
+
+    def one(fault):
+        call, error, _ = fault
+        with Server(*["-u"] * (call == "recvfrom"), program=SERVER,
+                    env={"FAULT": f"{call} {error} 1 1"}) as server:
+            (datagrams_talk if call == "recvfrom" else Server.serves)(server)
+            server.stop()
+            lines = server.errors.all().splitlines()
+            check(len(lines) == (errno.errorcode[error] in ours), "said", lines)
+
+    return all_at_once(one, [(call, getattr(errno, name), 1)
+                             for call in ("accept", "recvfrom") for name in theirs + ours])
+
+
 def test_no_thread_for_a_while():
     """pthread_create() fails for everybody: each is told so, the earlier ones
     are served, and so is the next one after it ends."""
@@ -323,6 +351,220 @@ def test_server_byte_by_byte():
                     converse(client, PIECES, PIECES_REPLIES)
             server.comes_to_rest(rest)
             server.stop()
+
+
+def test_server_ends_with_a_reason():
+    """What else can go wrong at the start, with options of its own."""
+    for options, fault, reason in (
+            ("-q", f"freopen {errno.EMFILE} 1 1", "open /dev/null: Too many open files"),
+            ("-6", f"socket {errno.EAFNOSUPPORT} 1 1",
+             "socket *:0: Address family not supported by protocol"),
+            ("-b ::1", f"socket {errno.EAFNOSUPPORT} 1 1",
+             "socket [::1]:0: Address family not supported by protocol"),
+            ("-4", f"sigaction {errno.EINVAL} 1 1", "sigaction: Invalid argument"),
+            # EAI_SYSTEM: errno has the reason, and faulty.c has set it.
+            ("-4", "getaddrinfo -11 1 1", "bind 0.0.0.0:0: Input/output error")):
+        result = subprocess.run([SERVER, "-p", "0", *options.split()], timeout=PATIENCE,
+                                env={**os.environ, "FAULT": fault}, capture_output=True, check=False)
+        check((result.returncode, result.stderr.decode()) ==
+              (1, f"Fail to start server, {reason}\n"), options, fault, "came to", result)
+
+
+def test_no_limit_of_descriptors():
+    with Server(program=SERVER, env={"FAULT": "getrlimit odd 1 1"}) as server:
+        server.log.wait_for(rb", at most 999990 clients$")
+        server.serves()
+        server.stop()
+
+
+def test_peers_of_every_address():
+    """What the log calls a peer that is none of ours. An IPv4 address that was
+    mapped (::ffff:0:0/96) is shown as one, and no other is."""
+    for address, shown in (("2001:db8::1", None), ("1::ffff:c000:201", None),
+                           ("::1:0:0:ffff:c000:201", None), ("::fffe:c000:201", None),
+                           ("::ffff:192.0.2.1", "192.0.2.1")):
+        with Server(program=SERVER, env={"FAULT": "accept odd 1 1",
+                                         "FAULT_PEER": address}) as server:
+            server.serves()
+            said = server.log.wait_for(rb"^Connection from (.*):1208 opened: .*, (.*), 1208\]$")
+            check(said[1].decode() == (shown or f"[{address}]"), address, "is called", said[1])
+            check(said[2].decode() == (shown or address), address, "is called", said[2])
+            server.stop()
+
+
+def test_refused_and_gone():
+    """The client that there is no place for has left: nobody waits for it to
+    hang up."""
+    place = os.path.join(scratch(), "counts")
+    with Server("-m", "1", program=SERVER, env={"FAULT": f"send {errno.EPIPE} 1 0",
+                                                "FAULT_COUNTS": place}) as server:
+        with server.connect(), server.connect() as refused:
+            check(receive_all(refused) == b"", "words that could not be sent")
+        server.stop()
+        server.errors.wait_for(rb"refused: Too many clients, limit 1$")
+    check(counts(place)["send"] == 1, "sent again")
+    check("shutdown" not in counts(place), "waited for")
+
+
+def is_stopped(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+
+
+def test_stale_path_of_two():
+    """Another server takes a stale path while we wait to be sure that nobody
+    will: it is not taken from it. What tells its socket from the old one is the
+    inode, or the device."""
+    place = scratch()
+    path = os.path.join(place, "socket")
+    for fault in (f"nanosleep sig{int(signal.SIGSTOP)} 1 1", "lstat odd 2 2"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        stale_socket(path)
+        with Server("-U", path, program=SERVER, env={"FAULT": fault}, listening=False) as server:
+            if "nanosleep" in fault:
+                eventually(lambda: is_stopped(server.pid), "the moment between")
+                stale_socket(path + "2")
+                os.rename(path + "2", path)
+                os.kill(server.pid, signal.SIGCONT)
+            status = os.stat(path)
+            check(server.process.wait(PATIENCE) == 1, "exit status", server.process.returncode)
+            check(server.errors.all() == b"Fail to start server, bind %s: Address already in use\n" %
+                  path.encode(), "said", server.errors.all())
+            check(os.path.samestat(status, os.stat(path)), "the other's file is gone")
+
+
+def test_path_on_another_device():
+    """The stop leaves a socket file that is not ours: there the inode may be the
+    same, and the device is not."""
+    path = os.path.join(scratch(), "socket")
+    with Server("-U", path, program=SERVER, env={"FAULT": "lstat odd 2 2"}) as server:
+        server.stop()
+        check(os.path.exists(path), "another's file is gone")
+
+
+def test_hang_up_has_an_end():
+    """A client that said quit and stays is waited for a second, however often
+    the waiting is interrupted."""
+    with Server(program=SERVER, env={"FAULT": f"poll {errno.EINTR} 1 0"}) as server:
+        rest = server.at_rest()
+        with server.connect() as client:
+            client.sendall(b"quit\n")
+            check(receive_all(client) == b"", "a reply to quit")
+            server.comes_to_rest(rest)
+        server.stop()
+
+
+# ---- The server's stop ----
+
+
+def stops_orderly(server):
+    """By itself, not by the alarm."""
+    server.stop()
+    check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
+
+
+def test_signal_just_before_the_call():
+    """accept() and recvfrom() do not wait when the signal came a moment before."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with Server(program=SERVER, env={"FAULT": f"accept sig{int(number)} 2 2"}) as server:
+            with server.connect() as client:
+                converse(client, REQUESTS, REPLIES)
+            check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+            check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
+        with Server("-u", program=SERVER, listening=False,
+                    env={"FAULT": f"recvfrom sig{int(number)} 1 1"}) as server:
+            check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+            check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
+
+
+def test_stop_has_an_end():
+    """Clients and datagrams that never cease to come, and a client whose thread
+    can't be woken: each loop ends by its bound, before the alarm."""
+    for options, call in ((), "accept"), (("-u",), "recvfrom"):
+        with Server(*options, program=SERVER, env={"FAULT": f"{call} {errno.EINTR} 1 0"}) as server:
+            stops_orderly(server)
+    with Server(program=SERVER, env={
+            "FAULT": f"pthread_kill {errno.EAGAIN} 1 0,"
+                     f"pthread_cond_timedwait {errno.ETIMEDOUT} 1 0"}) as server:
+        with server.connect() as idle:
+            ping(idle)
+            stops_orderly(server)
+
+
+def test_stop_finds_bytes_at_hand():
+    """recv() may be interrupted although there are bytes (unix(7) sockets look at
+    signals first): at the stop they are answered all the same. Here it is each
+    time, from before they come until the stop has begun."""
+    place = scratch()
+    path, flag = os.path.join(place, "socket"), os.path.join(place, "flag")
+    with Server("-U", path, program=SERVER, env={"FAULT": f"recv {errno.EINTR} 1 0",
+                                                 "FAULT_WHILE": flag}) as server:
+
+        def turns():
+            since = server.cpu()
+            eventually(lambda: server.cpu() > since + 0.02, "a few turns")
+
+        with server.connect() as client:
+            ping(client)
+            with open(flag, "w", encoding="ascii"):
+                pass
+            # A call that is under way takes this, and is the last that does.
+            client.sendall(b"echo at ")
+            turns()
+            client.sendall(b"hand\n")
+            server.process.send_signal(signal.SIGTERM)
+            eventually(lambda: not os.path.exists(path), "the stop")
+            turns()
+            os.unlink(flag)
+            check(receive_all(client) == b"at hand\n", "not answered")
+        check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+
+
+def fill(pipe):
+    """Until not a byte more fits."""
+    os.set_blocking(pipe, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"." * 4096)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b".")
+    os.set_blocking(pipe, True)
+
+
+def test_stop_by_the_alarm():
+    """Nobody reads the log, and its pipe is full. One server waits for it before
+    it has removed its socket file: the alarm does that, too. The other waits
+    with its last words, when there is nothing left to remove."""
+    place = scratch()
+    with contextlib.ExitStack() as everything:
+        servers = []
+        for busy in (True, False):
+            read, write = os.pipe()
+            everything.callback(os.close, read)
+            path = os.path.join(place, f"socket{busy}")
+            with os.fdopen(write, "wb") as pipe:
+                server = everything.enter_context(
+                    Server("-U", path, program=SERVER, stdout=pipe))
+                # Past its first lines, it waits for somebody.
+                rest = server.at_rest()
+                server.serves()
+                server.comes_to_rest(rest)
+                fill(pipe.fileno())
+            servers.append(server)
+        # Its thread holds standard output, and the main thread will want it.
+        for _ in range(2):
+            everything.enter_context(servers[0].connect()).sendall(b"foo\n")
+        eventually(lambda: waits_in(servers[0].pid, "pipe_write"), "a full pipe")
+        for server in servers:
+            server.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        for server in servers:
+            check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+        took = time.monotonic() - began
+        check(3 < took < 5, "the stop took", took, "s")
+        check(not os.listdir(place), "left:", os.listdir(place))
 
 
 # ---- The client ----
@@ -402,6 +644,96 @@ def test_client_datagrams_path():
     with Server("-u", "-U", path) as server:
         note = torment_client(server, ["-u", "-U", path], b"ping\necho  a  b\n", b"pong\n a  b\n")
     return note
+
+
+def test_client_ends_with_a_reason():
+    """What can go wrong with options of its own."""
+    path = os.path.join(scratch(), "socket")
+    with Server() as server, Server("-U", path):
+        host = f"127.0.0.1:{server.port}"
+        for options, fault, reason in (
+                ("-w 5 127.0.0.1 PORT", f"fcntl {errno.EPERM} 1 1",
+                 f"connect, {host}: Operation not permitted"),
+                ("-w 5 127.0.0.1 PORT", f"fcntl {errno.EPERM} 2 2",
+                 f"connect, {host}: Operation not permitted"),
+                ("-u 127.0.0.1 PORT", f"fcntl {errno.EPERM} 1 1",
+                 f"make a pipe, {host}: Operation not permitted"),
+                ("-w 5 -U PATH", f"connect {errno.ECONNREFUSED} 1 1",
+                 f"connect, {path}: Connection refused"),
+                # EAI_SYSTEM: errno has the reason, and faulty.c has set it.
+                ("127.0.0.1 PORT", "getaddrinfo -11 1 1", f"connect, {host}: Input/output error"),
+                ("-w 1 -U PATH", f"connect {errno.EAGAIN} 1 0",
+                 f"connect, {path}: Timed out after 1 second")):
+            options = options.replace("PORT", str(server.port)).replace("PATH", path)
+            result = run_client(options.split(), b"ping\n", fault)
+            said = result.stderr.decode().splitlines()[-1]
+            check((result.returncode, said, result.stdout) == (1, f"Fail to {reason}", b""),
+                  options, fault, "came to", result)
+
+
+def test_client_waits_for_room():
+    """A Unix domain server whose backlog is full (EAGAIN), until it is not."""
+    path = os.path.join(scratch(), "socket")
+    with Server("-U", path):
+        result = run_client(["-w", "20", "-U", path], REQUESTS, f"connect {errno.EAGAIN} 1 3")
+        check((result.returncode, result.stdout) == (0, REPLIES), result)
+
+
+def test_client_tries_again():
+    """A datagram that there is no room for waits; one that recv() was told of,
+    and that is gone, does not matter."""
+    with Server("-u") as server:
+        for fault in (f"send {errno.ENOBUFS} 1 2", f"send {errno.EAGAIN} 1 2",
+                      f"send {errno.EINTR} 1 2", f"recv {errno.EAGAIN} 1 2",
+                      f"recv {errno.EINTR} 1 2"):
+            result = run_client(["-u", "-w", "20", "127.0.0.1", str(server.port)], b"ping\n", fault)
+            check((result.returncode, result.stdout) == (0, b"pong\n"), fault, "came to", result)
+
+
+def test_client_waits_for_nobody():
+    """There is nobody to send to, as the second datagram finds out: what became
+    of the first is not waited for."""
+    with Server("-u") as server:
+        result = run_client(["-u", "-w", "60", "127.0.0.1", str(server.port)], b"foo\nping\n",
+                            f"send {errno.ECONNREFUSED} 2 2")
+        check(result.returncode == 1, result)
+        check(result.stderr.endswith(b":%d: Connection refused\n" % server.port), result)
+
+
+def test_client_ended_at_any_call():
+    """A signal ends the client, and nothing is left, be it before there is a
+    directory or after."""
+    place = scratch()
+    path = os.path.join(place, "socket")
+    parent = os.path.join(place, "parent")
+    os.mkdir(parent)
+    number = int(signal.SIGHUP)
+    with Server("-u", "-U", path):
+        # The third sigaction() comes when the handler is there, and no directory.
+        for call, turn in ("sigaction", 3), ("mkdtemp", 1), ("atexit", 1), ("bind", 1), \
+                          ("connect", 1), ("poll", 1):
+            result = subprocess.run(
+                [CLIENT, "-u", "-U", path], stdin=subprocess.DEVNULL, timeout=PATIENCE,
+                env={**os.environ, "TMPDIR": parent, "FAULT": f"{call} sig{number} {turn} {turn}"},
+                capture_output=True, check=False)
+            check(result.returncode == -number, call, "exit status", result.returncode)
+            check(not os.listdir(parent), call, "left:", os.listdir(parent))
+
+
+def test_client_without_handlers():
+    """Whether a signal is ignored can't be found out: it is taken to be, and the
+    client does its work, and removes its path at its end."""
+    place = scratch()
+    path = os.path.join(place, "socket")
+    parent = os.path.join(place, "parent")
+    os.mkdir(parent)
+    with Server("-u", "-U", path):
+        result = subprocess.run(
+            [CLIENT, "-u", "-U", path], input=b"ping\n", timeout=PATIENCE, capture_output=True,
+            env={**os.environ, "TMPDIR": parent, "FAULT": f"sigaction {errno.EINVAL} 1 0"},
+            check=False)
+        check((result.returncode, result.stdout) == (0, b"pong\n"), result)
+        check(not os.listdir(parent), "left:", os.listdir(parent))
 
 
 def test_client_byte_by_byte():

@@ -7,15 +7,23 @@
  *   FAULT         "accept 24 3 5": the third to the fifth accept() fail with
  *                 error 24. "recv short 1 0": each recv() is asked for one byte
  *                 (0: for ever). "send 4 1 0 2": every second one from the
- *                 first on. Several are separated by commas.
+ *                 first on. "accept sig15 2 2": signal 15 comes just before the
+ *                 second one. "odd": the call succeeds, but accept() tells of
+ *                 the peer FAULT_PEER, lstat() of another device, getrlimit()
+ *                 of no limit. Several are separated by commas.
  *   FAULT_WHILE   a path: the faults hold only while there is such a file
+ *   FAULT_PEER    an IPv6 address
  *   FAULT_COUNTS  a path: at the end, how often each call was made is written
  *                 there
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -32,7 +40,8 @@
 
 struct fault {
     char call[32];
-    int error; /* 0: short */
+    int error;  /* 0: short, odd or a signal */
+    int number; /* of the signal; 0: none */
     unsigned long first;
     unsigned long last; /* 0: for ever */
     unsigned long step;
@@ -64,7 +73,10 @@ __attribute__((constructor)) static void read_faults(void)
             (void)fprintf(stderr, "FAULT is not understood: %s\n", text);
             _exit(99);
         }
-        fault->error = strcmp(kind, "short") == 0 ? 0 : atoi(kind);
+        if (strncmp(kind, "sig", 3) == 0)
+            fault->number = atoi(kind + 3);
+        else if (strcmp(kind, "short") != 0 && strcmp(kind, "odd") != 0)
+            fault->error = atoi(kind);
         text = strchr(text, ',');
         text = text ? text + 1 : NULL;
     }
@@ -84,19 +96,53 @@ __attribute__((destructor)) static void write_counts(void)
 
 static unsigned long count(const char *name)
 {
+    sigset_t all;
+    sigset_t before;
     int i;
 
+    /* A handler that came while we have the lock would wait for it for ever. */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     (void)pthread_mutex_lock(&lock);
     for (i = 0; i < MOST_CALLS - 1 && calls[i].name; i++)
         if (strcmp(calls[i].name, name) == 0)
             break;
     calls[i].name = name;
     (void)pthread_mutex_unlock(&lock);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return atomic_fetch_add(&calls[i].made, 1) + 1;
 }
 
-/* The error that this call is to fail with; 0: none. */
-static int fault(const char *name, bool *is_short)
+/* gcov writes its counts at exit(3). Where the programs end otherwise they
+ * would be lost. */
+static void save_coverage(void)
+{
+#ifdef COVERAGE
+    extern void __gcov_dump(void);
+
+    __gcov_dump();
+#endif
+}
+
+_Noreturn void __real__exit(int status);
+_Noreturn void __wrap__exit(int status);
+_Noreturn void __wrap__exit(int status)
+{
+    save_coverage();
+    __real__exit(status);
+}
+
+int __real_raise(int number);
+int __wrap_raise(int number);
+int __wrap_raise(int number)
+{
+    save_coverage();
+    return __real_raise(number);
+}
+
+/* The error that this call is to fail with; 0: none. A call that can be short
+ * or odd is told so. */
+static int fault(const char *name, bool *is_odd)
 {
     int saved = errno;
     unsigned long number = count(name);
@@ -112,8 +158,10 @@ static int fault(const char *name, bool *is_short)
             continue;
         if (it->error != 0)
             return it->error;
-        if (is_short)
-            *is_short = true;
+        if (it->number != 0)
+            (void)__real_raise(it->number);
+        else if (is_odd)
+            *is_odd = true;
     }
     return 0;
 }
@@ -133,7 +181,8 @@ static int fault(const char *name, bool *is_short)
         return __real_##name arguments;                   \
     }
 
-/* A call that returns its error, as the pthread functions do. */
+/* A call that returns its error, as the pthread functions do. What errno is
+ * then is nobody's business, but with getaddrinfo()'s EAI_SYSTEM. */
 #define RETURNS(name, parameters, arguments)                 \
     int __real_##name parameters;                            \
     int __wrap_##name parameters;                            \
@@ -141,6 +190,8 @@ static int fault(const char *name, bool *is_short)
     {                                                        \
         int error = fault(#name, NULL);                      \
                                                              \
+        if (error != 0)                                      \
+            errno = EIO;                                     \
         return error != 0 ? error : __real_##name arguments; \
     }
 
@@ -167,8 +218,6 @@ FAILS(int, socket, -1, (int family, int type, int protocol),
 FAILS(int, bind, -1, (int fd, const struct sockaddr *to, socklen_t length),
       (fd, to, length))
 FAILS(int, listen, -1, (int fd, int backlog), (fd, backlog))
-FAILS(int, accept, -1, (int fd, struct sockaddr *from, socklen_t *length),
-      (fd, from, length))
 FAILS(int, connect, -1, (int fd, const struct sockaddr *to, socklen_t length),
       (fd, to, length))
 FAILS(int, getsockname, -1, (int fd, struct sockaddr *own, socklen_t *length),
@@ -184,12 +233,13 @@ FAILS(int, pipe, -1, (int ends[2]), (ends))
 FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
       (fds, many, wait))
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
-FAILS(int, lstat, -1, (const char *path, struct stat *status), (path, status))
 FAILS(int, unlink, -1, (const char *path), (path))
 FAILS(int, rmdir, -1, (const char *path), (path))
 FAILS(char *, mkdtemp, NULL, (char *path), (path))
 FAILS(int, atexit, -1, (void (*function)(void)), (function))
-FAILS(int, getrlimit, -1, (int what, struct rlimit *limit), (what, limit))
+FAILS(int, sigaction, -1,
+      (int number, const struct sigaction *new, struct sigaction *old),
+      (number, new, old))
 FAILS(int, nanosleep, -1, (const struct timespec *time, struct timespec *left),
       (time, left))
 FAILS(void *, calloc, NULL, (size_t many, size_t size), (many, size))
@@ -256,6 +306,7 @@ int __wrap_close(int fd)
     return error != 0 ? -1 : result;
 }
 
+/* gcov's own calls come by here, too: they bring a mode, or a lock. */
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...)
@@ -264,5 +315,88 @@ int __wrap_open(const char *path, int flags, ...)
 
     if (error != 0)
         errno = error;
-    return error != 0 ? -1 : __real_open(path, flags);
+    return error != 0 ? -1 : __real_open(path, flags, 0666);
+}
+
+int __real_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...);
+int __wrap_fcntl(int fd, int command, ...)
+{
+    int error = command == F_SETFL ? fault("fcntl", NULL) : 0;
+    int number = 0;
+    void *pointer = NULL;
+    va_list arguments;
+
+    va_start(arguments, command);
+    if (command == F_SETFL)
+        number = va_arg(arguments, int);
+    else
+        pointer = va_arg(arguments, void *);
+    va_end(arguments);
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    return command == F_SETFL ? __real_fcntl(fd, command, number)
+                              : __real_fcntl(fd, command, pointer);
+}
+
+int __real_accept(int fd, struct sockaddr *from, socklen_t *length);
+int __wrap_accept(int fd, struct sockaddr *from, socklen_t *length);
+int __wrap_accept(int fd, struct sockaddr *from, socklen_t *length)
+{
+    bool is_odd = false;
+    int error = fault("accept", &is_odd);
+    int result;
+
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    result = __real_accept(fd, from, length);
+    if (is_odd && result >= 0) {
+        struct sockaddr_in6 peer = {.sin6_family = AF_INET6,
+                                    .sin6_port = htons(1208)};
+
+        (void)inet_pton(AF_INET6, getenv("FAULT_PEER"), &peer.sin6_addr);
+        memcpy(from, &peer, sizeof peer);
+        *length = sizeof peer;
+    }
+    return result;
+}
+
+int __real_lstat(const char *path, struct stat *status);
+int __wrap_lstat(const char *path, struct stat *status);
+int __wrap_lstat(const char *path, struct stat *status)
+{
+    bool is_odd = false;
+    int error = fault("lstat", &is_odd);
+    int result;
+
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    result = __real_lstat(path, status);
+    if (is_odd)
+        status->st_dev++;
+    return result;
+}
+
+int __real_getrlimit(int what, struct rlimit *limit);
+int __wrap_getrlimit(int what, struct rlimit *limit);
+int __wrap_getrlimit(int what, struct rlimit *limit)
+{
+    bool is_odd = false;
+    int error = fault("getrlimit", &is_odd);
+    int result;
+
+    if (error != 0) {
+        errno = error;
+        return -1;
+    }
+    result = __real_getrlimit(what, limit);
+    if (is_odd)
+        limit->rlim_cur = RLIM_INFINITY;
+    return result;
 }

@@ -240,7 +240,67 @@ static void a_unix_domain_socket(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
+static void either_family(void)
+{
+    static const char *const families[][3] = {{"-4", "127.0.0.1", "::1"},
+                                              {"-6", "::1", "127.0.0.1"}};
+    struct program server;
+    struct program client;
+    char port[16];
+    char line[256];
+
+    CU_ASSERT_FATAL(start_server(&server, NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const char *fits[] = {"client", families[i][0], families[i][1], port,
+                              NULL};
+        const char *does_not[] = {"client", families[i][0], families[i][2],
+                                  port, NULL};
+
+        CU_ASSERT_FATAL(start(&client, fits));
+        CU_ASSERT(type(&client, "ping\nquit\n"));
+        CU_ASSERT(next_line_is(client.output, "pong"));
+        CU_ASSERT(
+            line_comes(client.errors, "Connection closed by foreign host."));
+        CU_ASSERT_EQUAL(wait_for_end(&client), 0);
+        CU_ASSERT_FATAL(start(&client, does_not));
+        CU_ASSERT(next_line(client.errors, line, sizeof line));
+        CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, ", 17), 0);
+        CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+    }
+    CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
 /* ---- Ends that are not good --------------------------------------------- */
+
+/* A line that begins with `quit` and is too long for a request asks for
+ * nothing, so the hanging up is not ours. */
+static void a_line_too_long_is_no_quit(void)
+{
+    struct program client;
+    char line[6001];
+    char received[sizeof line - 1];
+    int port;
+    int listening = listen_on(1, &port);
+    int accepted;
+
+    memset(line, ' ', sizeof line - 1);
+    memcpy(line, "quit", 4);
+    line[sizeof line - 2] = '\n';
+    line[sizeof line - 1] = '\0';
+    CU_ASSERT_FATAL(start_client(&client, port));
+    CU_ASSERT(connects(&client, port));
+    accepted = accept(listening, NULL, NULL);
+    /* In two parts: the first alone would be a request. */
+    CU_ASSERT_EQUAL(write(client.input, line, 3000), 3000);
+    CU_ASSERT(receive_bytes(accepted, received, 3000));
+    CU_ASSERT(type(&client, line + 3000));
+    CU_ASSERT(receive_bytes(accepted, received + 3000, sizeof received - 3000));
+    CU_ASSERT_EQUAL(memcmp(line, received, sizeof received), 0);
+    (void)close(accepted);
+    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
+    (void)close(listening);
+}
 
 static void the_server_is_gone(void)
 {
@@ -284,6 +344,9 @@ static void refused(void)
 {
     const char *path = scratch("nobody");
     const char *argv[] = {"client", "-U", path, NULL};
+    char text[16];
+    const char *patient[] = {"client",    "-44", "-w", "30",
+                             "127.0.0.1", text,  NULL};
     struct program client;
     char expected[256];
     int port;
@@ -293,6 +356,12 @@ static void refused(void)
     CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
     (void)snprintf(expected, sizeof expected,
                    "Fail to connect, 127.0.0.1:%d: Connection refused", port);
+    CU_ASSERT(last_words(&client, expected, 1));
+
+    /* With -w the refusal is found out by a question of its own. */
+    (void)snprintf(text, sizeof text, "%d", port);
+    CU_ASSERT_FATAL(start(&client, patient));
+    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
     CU_ASSERT(last_words(&client, expected, 1));
 
     CU_ASSERT_FATAL(start(&client, argv));
@@ -322,6 +391,27 @@ static void an_unknown_host(void)
     CU_ASSERT(next_line(client.errors, line, sizeof line));
     CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, [::1]:1208: ", 29), 0);
     CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+}
+
+/* What begins with a letter is the name of a service, if of none we know. */
+static void an_unknown_service(void)
+{
+    static const char *const names[] = {"a-service", "z-service", "A-service",
+                                        "Z-service"};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *argv[] = {"client", "127.0.0.1", names[i], NULL};
+        struct program client;
+        char line[256];
+        char expected[64];
+
+        (void)snprintf(expected, sizeof expected,
+                       "Fail to connect, 127.0.0.1:%s: ", names[i]);
+        CU_ASSERT_FATAL(start(&client, argv));
+        CU_ASSERT(next_line(client.errors, line, sizeof line));
+        CU_ASSERT_EQUAL(strncmp(line, expected, strlen(expected)), 0);
+        CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+    }
 }
 
 static void a_path_too_long(void)
@@ -514,6 +604,8 @@ static void every_usage_error(void)
     } errors[] = {
         {{"client", "-w", "0"},
          "client: -w: needs a whole number from 1 to 1000000"},
+        {{"client", "-w", "1000001"},
+         "client: -w: needs a whole number from 1 to 1000000"},
         {{"client", "-w", "x"},
          "client: -w: needs a whole number from 1 to 1000000"},
         {{"client", "-w", ""},
@@ -528,6 +620,14 @@ static void every_usage_error(void)
          "client: port: needs a whole number from 1 to 65535"},
         {{"client", "localhost", "0"},
          "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", "@http"},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", "[http"},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", "`http"},
+         "client: port: needs a whole number from 1 to 65535"},
+        {{"client", "localhost", "{http"},
+         "client: port: needs a whole number from 1 to 65535"},
         {{"client", "localhost", ""},
          "client: port: needs a whole number from 1 to 65535"},
         {{"client", "-46"},
@@ -539,6 +639,8 @@ static void every_usage_error(void)
         {{"client", "-U", ""}, "client: -U: needs a path"},
         {{"client", "localhost", "1208", "more"},
          "client: more: one operand too many"},
+        {{"client", "--", "localhost", "1208", "--help"},
+         "client: --help: one operand too many"},
     };
 
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
@@ -560,10 +662,13 @@ int main(int argc, char **argv)
         {"two_hundred_thousand_lines", two_hundred_thousand_lines},
         {"any_bytes_to_any_server", any_bytes_to_any_server},
         {"a_unix_domain_socket", a_unix_domain_socket},
+        {"either_family", either_family},
+        {"a_line_too_long_is_no_quit", a_line_too_long_is_no_quit},
         {"the_server_is_gone", the_server_is_gone},
         {"the_connection_is_reset", the_connection_is_reset},
         {"refused", refused},
         {"an_unknown_host", an_unknown_host},
+        {"an_unknown_service", an_unknown_service},
         {"a_path_too_long", a_path_too_long},
         {"silence_has_a_limit", silence_has_a_limit},
         {"turned_away", turned_away},

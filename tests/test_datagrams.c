@@ -1177,6 +1177,34 @@ static void long_lines_are_lost_alone(void)
     stops_with(&server, "Server Stopped.\n", "");
 }
 
+/* The input ends inside such a line: its tail is no datagram either. */
+static void the_end_of_a_long_line_is_not_sent(void)
+{
+    struct program server;
+    struct program client;
+    char port[16];
+    char line[512];
+    char part[70000];
+
+    CU_ASSERT_FATAL(start_server(&server, "-u", NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    CU_ASSERT_FATAL(start_client(&client, port, "1"));
+    CU_ASSERT(next_line(client.errors, line, sizeof line));
+    memset(part, 'x', sizeof part);
+    for (size_t sent = 0; sent < sizeof part;) {
+        ssize_t count = write(client.input, part + sent, sizeof part - sent);
+
+        CU_ASSERT_FATAL(count > 0);
+        sent += (size_t)count;
+    }
+    end_input(&client);
+    (void)snprintf(line, sizeof line,
+                   "Fail to send, 127.0.0.1:%s: Message too long", port);
+    CU_ASSERT(next_line_is(client.errors, line));
+    CU_ASSERT(wait_for_end(&client) == 1);
+    stops_with(&server, "Server Stopped.\n", "");
+}
+
 /* A client whose private directories are made in scratch(""). */
 static void start_unix_client(struct program *client, const char *path)
 {
@@ -1276,9 +1304,11 @@ static void a_private_directory_is_needed(void)
 {
     struct program server;
     struct program client;
-    const char *path = scratch("server");
+    char path[128];
+    char long_name[65];
     char line[256];
 
+    (void)snprintf(path, sizeof path, "%s", scratch("server"));
     CU_ASSERT_FATAL(start_server(&server, "-u", "-U", path, NULL));
     if (getenv("WRAPPER") == NULL) { /* valgrind needs it, too */
         (void)setenv("TMPDIR", scratch("missing"), 1);
@@ -1292,18 +1322,24 @@ static void a_private_directory_is_needed(void)
         CU_ASSERT(wait_for_end(&client) == 1);
     }
 
-    /* Set, but to nothing: /tmp, then. */
-    (void)setenv("TMPDIR", "", 1);
-    CU_ASSERT_FATAL(
-        start(&client, (const char *[]){"client", "-uU", path, NULL}));
-    (void)unsetenv("TMPDIR");
-    type(&client, "foo\nping\n");
-    CU_ASSERT(next_line_is(client.output, "pong"));
-    CU_ASSERT(next_line(server.output, line, sizeof line));
-    CU_ASSERT(strstr(line, "Datagram from /tmp/client-") == line);
-    CU_ASSERT(strstr(line, "/client: Unsupported command: foo") != NULL);
-    end_input(&client);
-    CU_ASSERT(wait_for_end(&client) == 0);
+    /* Set, but to nothing, or so long that sun_path may not hold what is in
+     * it: /tmp, then. */
+    (void)memset(long_name, 'd', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
+    CU_ASSERT_FATAL(mkdir(scratch(long_name), 0700) == 0);
+    for (int i = 0; i < 2; i++) {
+        (void)setenv("TMPDIR", i == 0 ? "" : scratch(long_name), 1);
+        CU_ASSERT_FATAL(
+            start(&client, (const char *[]){"client", "-uU", path, NULL}));
+        (void)unsetenv("TMPDIR");
+        type(&client, "foo\nping\n");
+        CU_ASSERT(next_line_is(client.output, "pong"));
+        CU_ASSERT(next_line(server.output, line, sizeof line));
+        CU_ASSERT(strstr(line, "Datagram from /tmp/client-") == line);
+        CU_ASSERT(strstr(line, "/client: Unsupported command: foo") != NULL);
+        end_input(&client);
+        CU_ASSERT(wait_for_end(&client) == 0);
+    }
     CU_ASSERT(stop(&server) == 0);
 }
 
@@ -1375,6 +1411,7 @@ static const struct test tests[] = {
      replies_that_do_not_come_are_missed},
     {"a_refusal_is_told", a_refusal_is_told},
     {"long_lines_are_lost_alone", long_lines_are_lost_alone},
+    {"the_end_of_a_long_line_is_not_sent", the_end_of_a_long_line_is_not_sent},
     {"the_client_removes_its_path", the_client_removes_its_path},
     {"a_private_directory_is_needed", a_private_directory_is_needed},
     {"an_early_signal_leaves_nothing_behind",

@@ -618,6 +618,26 @@ static void a_flood_does_not_fill_the_screen(void)
     free(flood);
 }
 
+/* handler.h: "NULL: nobody looks". The client is told all the same. */
+static void without_a_screen_the_client_is_told(void)
+{
+    struct conversation talk;
+    FILE *screen;
+
+    open_conversation(&talk, SOCK_STREAM);
+    screen = talk.terms.screen;
+    talk.terms.screen = NULL;
+    begin(&talk);
+    CU_ASSERT(send_text(talk.ours, "foo\nping\n"));
+    CU_ASSERT(receives(talk.ours, "Unsupported command: foo\npong\n"));
+    (void)shutdown(talk.ours, SHUT_WR);
+    CU_ASSERT(has_ended(&talk));
+    (void)fflush(screen);
+    CU_ASSERT_EQUAL(talk.screen_length, 0);
+    talk.terms.screen = screen;
+    close_conversation(&talk);
+}
+
 /* ---- The stop ----------------------------------------------------------- */
 
 static void on_wake(int number)
@@ -660,25 +680,29 @@ static void the_stop_answers_what_has_arrived(void)
     close_conversation(&talk);
 }
 
-/* Without a stop a signal means nothing: the conversation goes on. */
+/* Without a stop a signal means nothing: the conversation goes on. So it does
+ * where nobody ever stops (handler.h, "NULL: never"). */
 static void a_signal_alone_does_not_stop(void)
 {
-    struct conversation talk;
     atomic_bool stopping = false;
     struct sigaction action = {.sa_handler = on_wake};
 
     (void)sigaction(SIGURG, &action, NULL);
-    open_conversation(&talk, SOCK_STREAM);
-    talk.terms.stopping = &stopping;
-    begin(&talk);
-    for (int i = 0; i < 100; i++) {
-        (void)pthread_kill(talk.handler, SIGURG);
-        CU_ASSERT_FATAL(send_text(talk.ours, "ping\n"));
-        CU_ASSERT_FATAL(receives(talk.ours, "pong\n"));
+    for (int never = 0; never <= 1; never++) {
+        struct conversation talk;
+
+        open_conversation(&talk, SOCK_STREAM);
+        talk.terms.stopping = never ? NULL : &stopping;
+        begin(&talk);
+        for (int i = 0; i < 100; i++) {
+            (void)pthread_kill(talk.handler, SIGURG);
+            CU_ASSERT_FATAL(send_text(talk.ours, "ping\n"));
+            CU_ASSERT_FATAL(receives(talk.ours, "pong\n"));
+        }
+        (void)shutdown(talk.ours, SHUT_WR);
+        CU_ASSERT(has_ended(&talk));
+        close_conversation(&talk);
     }
-    (void)shutdown(talk.ours, SHUT_WR);
-    CU_ASSERT(has_ended(&talk));
-    close_conversation(&talk);
 }
 
 /* Sends for ever: until the handler hangs up. */
@@ -859,6 +883,8 @@ int main(int argc, char **argv)
          a_client_that_is_gone_costs_nothing},
         {"hanging_up_is_bounded", hanging_up_is_bounded},
         {"a_flood_does_not_fill_the_screen", a_flood_does_not_fill_the_screen},
+        {"without_a_screen_the_client_is_told",
+         without_a_screen_the_client_is_told},
         {"the_stop_answers_what_has_arrived",
          the_stop_answers_what_has_arrived},
         {"a_signal_alone_does_not_stop", a_signal_alone_does_not_stop},

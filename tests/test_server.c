@@ -280,6 +280,7 @@ static void listens_on(const char *option, const char *value, const char *where,
 static void one_family_only(void)
 {
     listens_on("-4", NULL, "*", "127.0.0.1", "::1");
+    listens_on("-44", NULL, "*", "127.0.0.1", "::1");
     listens_on("-6", NULL, "*", "::1", "127.0.0.1");
 }
 
@@ -1099,9 +1100,12 @@ static void every_usage_error(void)
         {{"server", "--port"}, "server: --: no such option"},
         {{"server", "-p"}, "server: -p: needs a value"},
         {{"server", "1208"}, "server: 1208: no operand expected"},
+        {{"server", "--", "--help"}, "server: --help: no operand expected"},
         {{"server", "-46"},
          "server: -4 and -6: leave one out, or both for both families"},
         {{"server", "-U", "s", "-p", "1"},
+         "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},
+        {{"server", "-U", "s", "-b", "::1"},
          "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},
         {{"server", "-U", "s", "-4"},
          "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},

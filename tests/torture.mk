@@ -60,12 +60,12 @@ $(FUZZ)/%: tests/fuzz_%.c tests/fuzz_program.h $(FUZZ)/handler.o server.c client
 
 # ---- Every call fails once ----
 
-FAULTY_CALLS = accept atexit bind calloc close connect freopen fstat \
+FAULTY_CALLS = _exit accept atexit bind calloc chmod close connect fcntl freopen fstat \
     fwrite getaddrinfo getnameinfo getrlimit getsockname getsockopt listen lstat \
     mkdtemp nanosleep open pipe poll pthread_attr_init pthread_attr_setdetachstate \
     pthread_attr_setstacksize pthread_cond_init pthread_cond_timedwait \
-    pthread_create pthread_detach pthread_kill pthread_mutex_init read recv \
-    recvfrom rmdir send sendto setsockopt shutdown socket \
+    pthread_create pthread_detach pthread_kill pthread_mutex_init raise read recv \
+    recvfrom rmdir send sendto setsockopt shutdown sigaction socket \
     unlink write
 
 faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call of the programs fail once
@@ -73,7 +73,8 @@ faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call
 
 $(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/faulty.c
 	$(SHORT) '$(CC) -o $@ $^'
-	$(Q)$(LINK) -D_GNU_SOURCE -o $@ $^ $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
+	$(Q)$(LINK) -D_GNU_SOURCE $(if $(COVERAGE),-DCOVERAGE) -o $@ $^ \
+	    $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
 
 # ---- Nothing left ----
 

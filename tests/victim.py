@@ -6,6 +6,7 @@ PROGRAMS names the directory of ./server and ./client, WRAPPER a command to run
 them under. Every wait has a bound: PATIENCE seconds.
 """
 
+import contextlib
 import os
 import re
 import resource
@@ -92,17 +93,6 @@ class Lines:
             return self.bytes
 
 
-def listens(path):
-    """True if a socket is bound to this path and, a stream, listens: there is a
-    moment between the two (/proc/net/unix: type 1 and the flag __SO_ACCEPTCON)."""
-    with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
-        for row in rows:
-            words = row.split()
-            if words[-1] == path and (words[4] != "0001" or words[3] == "00010000"):
-                return True
-    return False
-
-
 class Server:
     """./server, started and listening; in a `with` it is surely gone after."""
 
@@ -143,7 +133,7 @@ class Server:
     def find_port(self, protocol="tcp"):
         """-q: nobody says which port, so /proc does. None for a path."""
         if self.path:
-            eventually(lambda: listens(self.path), self.path)
+            eventually(self.listens_at_path, self.path)
             return None
 
         def look():
@@ -166,6 +156,16 @@ class Server:
             return None
 
         return eventually(look, "a listening socket")
+
+    def listens_at_path(self):
+        """The file is there from bind() on: it takes a listen(), too, to be
+        connected to. __SO_ACCEPTCON tells, or that it is for datagrams."""
+        with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
+            for row in rows:
+                word = row.split()
+                if word[7:] == [self.path] and (int(word[3], 16) & 0x10000 or word[4] == "0002"):
+                    return True
+        return False
 
     def __enter__(self):
         return self
@@ -258,6 +258,16 @@ def ping(client):
     client.sendall(b"ping\n")
     came = client.recv(5, socket.MSG_WAITALL)
     check(came == b"pong\n", "ping was answered", came)
+
+
+def waits_in(pid, place):
+    """True if a thread waits in a function of the kernel named so."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as wchan:
+                if place in wchan.read():
+                    return True
+    return False
 
 
 def scratch():
