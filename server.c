@@ -749,19 +749,21 @@ static void accept_clients(struct server *server)
     int unlucky = 0;
     bool failing = false;
 
-    /* Linux lets one more wait than the backlog has room for, and one may be in
-     * our hands when the signal comes. */
-    while (after_stop < SOMAXCONN + 2) {
+    /* After the stop as many as may wait in the backlog: on Linux one more than
+     * it has room for. And one that was in our hands when the signal came, and
+     * a call that it interrupted. */
+    while (after_stop < SOMAXCONN + 3) {
         struct sockaddr_storage peer = {0};
         socklen_t length = sizeof peer;
         int socket = accept(server->socket, (struct sockaddr *)&peer, &length);
 
-        if (socket >= 0) {
-            if (atomic_load(&stopping)) {
-                after_stop++;
-                /* Some systems, not Linux, hand O_NONBLOCK down to it. */
+        if (atomic_load(&stopping)) {
+            after_stop++;
+            /* Some systems, not Linux, hand O_NONBLOCK down to new sockets. */
+            if (socket >= 0)
                 (void)fcntl(socket, F_SETFL, 0);
-            }
+        }
+        if (socket >= 0) {
             failing = false;
             unlucky = 0;
             admit(server, socket, &peer, length);

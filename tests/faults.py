@@ -40,6 +40,7 @@ ERRORS = {
     "atexit": "ENOMEM",
     "bind": "EADDRINUSE EACCES EADDRNOTAVAIL ENOMEM EROFS ENOENT",
     "calloc": "ENOMEM",
+    "chmod": "EPERM EROFS EIO",
     "close": "EINTR EIO",
     "connect": "ECONNREFUSED ETIMEDOUT ENETUNREACH EACCES EADDRNOTAVAIL EAGAIN EINTR",
     "freopen": "EMFILE ENFILE ENOENT ENOMEM",
@@ -711,7 +712,7 @@ def test_client_ended_at_any_call():
     with Server("-u", "-U", path):
         # The third sigaction() comes when the handler is there, and no directory.
         for call, turn in ("sigaction", 3), ("mkdtemp", 1), ("atexit", 1), ("bind", 1), \
-                          ("connect", 1), ("poll", 1):
+                          ("chmod", 1), ("connect", 1), ("poll", 1):
             result = subprocess.run(
                 [CLIENT, "-u", "-U", path], stdin=subprocess.DEVNULL, timeout=PATIENCE,
                 env={**os.environ, "TMPDIR": parent, "FAULT": f"{call} sig{number} {turn} {turn}"},

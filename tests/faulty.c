@@ -235,6 +235,7 @@ FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
 FAILS(int, unlink, -1, (const char *path), (path))
 FAILS(int, rmdir, -1, (const char *path), (path))
+FAILS(int, chmod, -1, (const char *path, mode_t mode), (path, mode))
 FAILS(char *, mkdtemp, NULL, (char *path), (path))
 FAILS(int, atexit, -1, (void (*function)(void)), (function))
 FAILS(int, sigaction, -1,
