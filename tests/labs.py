@@ -596,6 +596,8 @@ class Session:
             if not self.show:
                 raise self.mismatch(step, expected, actual, in_time)
             terminal.pending = ""
+        elif terminal.at_prompt() and after and after.kind in "$#" and not after.text:
+            terminal.pending = terminal.prompt  # that is what comes next
         elif terminal.at_prompt() or in_gdb or self.show:
             terminal.pending = ""
         else:

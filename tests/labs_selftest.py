@@ -67,6 +67,10 @@ class Output(RunnerTest):
     def test_missing_output_fails(self):
         self.fails("a$ echo one", "one", "two")
 
+    def test_the_prompt_may_come_with_the_output_before_it(self):
+        self.passes("a$ mkfifo pipe", "a$ read line < pipe; echo $line",
+                    "b$ echo told > pipe", "a| told", "a$", "b$ true")
+
     def test_output_that_the_lab_does_not_show_fails(self):
         self.assertIn("+one", self.fails("a$ echo one"))
         self.assertIn("+two", self.fails("a$ echo one; echo two", "one"))
