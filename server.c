@@ -644,15 +644,15 @@ static void *serve(void *argument)
  * must not be ignored: then nobody serves this client.
  *
  * A client may have left before pthread_create() returns. Its thread needs the
- * lock for that, so nobody else has the place before its number is stored. */
+ * lock for that, so nobody else has the place before its number is stored. The
+ * lock comes before the mask: it may keep us waiting, and a signal with us. */
 static int start_thread(struct client *client)
 {
     struct server *server = client->server;
     int error;
 
     (void)pthread_mutex_lock(&server->lock);
-    mask_stop_signals(
-        SIG_BLOCK); /* after the lock, which may keep us waiting */
+    mask_stop_signals(SIG_BLOCK);
     error = pthread_create(&client->thread, &server->thread_attributes, serve,
                            client);
     mask_stop_signals(SIG_UNBLOCK);
