@@ -30,7 +30,8 @@ SUITES = ("server", "client", "datagrams")
 # tests compare the C library's words to the letter.
 OTHER_WORDS = """one_address_only port_in_use path_of_a_live_server path_of_a_busy_server
     out_of_descriptors a_port_has_one_server unbound_unix_peers_get_no_reply
-    the_socket_file_is_replaced_only_when_stale long_lines_are_lost_alone a_refusal_is_told""".split()
+    the_socket_file_is_replaced_only_when_stale long_lines_are_lost_alone a_refusal_is_told
+    the_end_of_a_long_line_is_not_sent""".split()
 
 # qemu has a thread and descriptors of its own, which these tests count, and
 # emulates a thousand threads too slowly.
