@@ -3,15 +3,8 @@
 # anybody's firewall. It makes an image "nginx" itself, of nothing but busybox's
 # web server, so it needs no network; it ends, and tidies up, at Ctrl-C.
 #
-#     lab-notes/docker-daemon.sh [directory]          (build/docker)
+#     lab-notes/docker-daemon.sh [new directory]          (build/docker)
 set -eu
-
-directory=${1:-build/docker}
-mkdir -p "$directory"
-directory=$(cd "$directory" && pwd)
-socket=$directory/docker.sock
-DOCKER_HOST=unix://$socket
-export DOCKER_HOST
 
 fail() {
     echo "docker-daemon.sh: $1" >&2
@@ -20,11 +13,23 @@ fail() {
 
 [ "$(id -u)" = 0 ] || fail "needs root"
 for program in dockerd docker busybox; do
-    command -v $program > "$directory/found" ||
+    command -v $program > /dev/null ||
         fail "no $program; try: apt install docker.io busybox"
 done
+
+# It is removed at the end with all that is in it: so it must be ours alone.
+directory=${1:-build/docker}
+[ ! -e "$directory" ] || fail "$directory exists; remove it, or name a new one"
+mkdir -p "$directory"
+directory=$(cd "$directory" && pwd)
 # The kernel's limit for the path of a socket; containerd's is the longest here.
-[ ${#directory} -le 60 ] || fail "$directory: too long for a socket's path"
+if [ ${#directory} -gt 60 ]; then
+    rmdir "$directory"
+    fail "$directory: too long for a socket's path; name one in /tmp, say"
+fi
+socket=$directory/docker.sock
+DOCKER_HOST=unix://$socket
+export DOCKER_HOST
 
 # A session of its own, so that a Ctrl-C ends this script only, and the script
 # then ends the containers first and the daemon second. And mounts of its own:

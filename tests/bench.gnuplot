@@ -24,9 +24,9 @@ do for [i = 1:6] {
 }
 
 set datafile separator ','
-set terminal svg size 760,440 font 'sans-serif,13' background '#ffffff'
+set terminal svg size 720,430 font 'sans-serif,18' background '#ffffff'
 set grid ytics lc rgb '#dddddd'
-set key outside right top
+set key outside below center horizontal
 set border 3
 set tics nomirror
 set xlabel 'connections'

@@ -2,6 +2,7 @@
 # What runs in one pane of `make demo`: see demo.sh.
 case $1 in
 client) # one conversation after the other, until somebody has had enough
+    trap : INT # Ctrl-C is for the client alone
     while :; do
         "$2" localhost "$3"
         printf 'Enter for another client, exit to end the demo: '
@@ -14,7 +15,7 @@ lsof | threads)
         if [ "$1" = lsof ]; then
             text=$(lsof -nP -i ":$2" 2>&1)
         else
-            text=$(ps -L -o pid,lwp,stat,wchan:20,comm -p "$2" 2>&1)
+            text=$(ps -L -o pid,lwp,stat,wchan:14,comm -p "$2" 2>&1)
         fi
         # Home, the text, each line's old end wiped, and all below: no flicker.
         printf '\033[H'

@@ -5,7 +5,7 @@
     tests/handouts.py FILE.md ...  only these
 
 build/handouts/NN-topic.pdf is what an instructor hands out: A4, the diagrams
-drawn, the answers folded away as on the screen. A lab of three pages is not done
+drawn, the answers left out. A lab of three pages is not done
 in the time that it promises, so it fails.
 
 pandoc reads the Markdown, chromium prints, and pdfinfo counts; the diagrams are
@@ -44,6 +44,7 @@ pre { line-height: 1.15; margin: 1.2mm 0; padding: 1mm 2mm; background: #f2f2f2;
 pre code { font-size: 7.6pt; }
 table { border-collapse: collapse; }
 td, th { border-bottom: .2mm solid #bbb; padding: .3mm 2mm; text-align: left; }
+details { display: none; }
 img { display: block; margin: 1mm auto; max-width: 100%; max-height: 72mm; }
 </style>
 """
