@@ -52,6 +52,9 @@ class Demo:
     def type(self, text):
         self.tmux("send-keys", "-t", f"demo:0.{CLIENT}", text, "Enter")
 
+    def press_ctrl_c(self, number):
+        self.tmux("send-keys", "-t", f"demo:0.{number}", "C-c")
+
     def is_over(self):
         wait_for("the end", lambda: self.child.poll() is not None)
         wait_for("the server's end",
@@ -90,6 +93,20 @@ def test_four_panes_and_their_end(demo):
     demo.is_over()
 
 
+def test_ctrl_c(demo):
+    """It ends a client, and the next one may come; and the server, in order."""
+    demo.sees(CLIENT, r"Connected to localhost")
+    demo.press_ctrl_c(CLIENT)
+    demo.sees(CLIENT, r"Enter for another client")
+    demo.type("")
+    demo.sees(CLIENT, r"(?s)Enter.*Connected to localhost")
+    demo.press_ctrl_c(SERVER)
+    demo.sees(SERVER, r"Server Stopped\.")
+    demo.sees(CLIENT, r"(?s)closed by foreign host.*Enter")
+    demo.type("exit")
+    demo.is_over()
+
+
 def test_the_end_from_outside(demo):
     """SIGTERM, as when the instructor's terminal is closed."""
     demo.sees(CLIENT, r"Connected to localhost")
@@ -112,7 +129,7 @@ def main():
     missing = [tool for tool in ("tmux", "lsof", "ps")
                if shutil.which(tool) is None]
     passed = failed = skipped = 0
-    for test in (test_four_panes_and_their_end, test_the_end_from_outside,
+    for test in (test_four_panes_and_their_end, test_ctrl_c, test_the_end_from_outside,
                  test_a_missing_tmux_is_told):
         needs_tools = test is not test_a_missing_tmux_is_told
         if needs_tools and missing:
