@@ -23,9 +23,10 @@ warnings: ## gcc and clang with all warnings that are worth it, as errors
 musl: ## another C library: build/musl-gcc/
 	@$(MAKE) --no-print-directory CC=musl-gcc CFLAGS=-Werror LDFLAGS=-static all
 
-sanitizers: ## the suites under AddressSanitizer with UBSan, and ThreadSanitizer
-	@$(MAKE) --no-print-directory SANITIZE=address test
-	@$(MAKE) --no-print-directory SANITIZE=thread test
+sanitizers: sanitizer-address sanitizer-thread ## the suites under AddressSanitizer with UBSan, and ThreadSanitizer
+
+sanitizer-%:
+	@$(MAKE) --no-print-directory SANITIZE=$* test
 
 VALGRIND = valgrind -q --error-exitcode=99
 MEMCHECK = $(VALGRIND) --leak-check=full --show-leak-kinds=definite \
