@@ -638,6 +638,56 @@ static void without_a_screen_the_client_is_told(void)
     close_conversation(&talk);
 }
 
+/* A screen whose first line is lost, as a signal may have it. */
+struct shaky_screen {
+    bool lost;
+    char text[256];
+    size_t length;
+};
+
+static ssize_t write_shakily(void *cookie, const char *bytes, size_t length)
+{
+    struct shaky_screen *screen = cookie;
+
+    if (!screen->lost) {
+        screen->lost = true;
+        errno = EINTR;
+        return 0; /* fopencookie(3): an error */
+    }
+    if (length >= sizeof screen->text - screen->length)
+        length = 0;
+    memcpy(screen->text + screen->length, bytes, length);
+    screen->length += length;
+    return (ssize_t)length;
+}
+
+static void a_line_that_the_screen_loses_is_counted(void)
+{
+    static const char rest[] = "Unsupported command: bar\n"
+                               "Unsupported commands not shown: 1\n";
+    struct shaky_screen shaky = {.lost = false};
+    struct conversation talk;
+    FILE *screen;
+
+    open_conversation(&talk, SOCK_STREAM);
+    screen = talk.terms.screen;
+    talk.terms.screen = fopencookie(
+        &shaky, "w", (cookie_io_functions_t){.write = write_shakily});
+    CU_ASSERT_PTR_NOT_NULL_FATAL(talk.terms.screen);
+    (void)setvbuf(talk.terms.screen, NULL, _IOLBF, BUFSIZ);
+    begin(&talk);
+    CU_ASSERT(send_text(talk.ours, "foo\nbar\n"));
+    CU_ASSERT(receives(talk.ours, "Unsupported command: foo\n"
+                                  "Unsupported command: bar\n"));
+    (void)shutdown(talk.ours, SHUT_WR);
+    CU_ASSERT(has_ended(&talk));
+    (void)fclose(talk.terms.screen);
+    talk.terms.screen = screen;
+    CU_ASSERT_EQUAL(shaky.length, strlen(rest));
+    CU_ASSERT_EQUAL(strcmp(shaky.text, rest), 0);
+    close_conversation(&talk);
+}
+
 /* ---- The stop ----------------------------------------------------------- */
 
 static void on_wake(int number)
@@ -885,6 +935,8 @@ int main(int argc, char **argv)
         {"a_flood_does_not_fill_the_screen", a_flood_does_not_fill_the_screen},
         {"without_a_screen_the_client_is_told",
          without_a_screen_the_client_is_told},
+        {"a_line_that_the_screen_loses_is_counted",
+         a_line_that_the_screen_loses_is_counted},
         {"the_stop_answers_what_has_arrived",
          the_stop_answers_what_has_arrived},
         {"a_signal_alone_does_not_stop", a_signal_alone_does_not_stop},
