@@ -34,9 +34,10 @@ here=$(cd "$(dirname "$0")" && pwd)
 programs=$(cd "$programs" && pwd)
 
 # A pane that lives as long as the client's; then the session goes, with the
-# SIGHUP that a terminal's end sends to what runs in it.
+# SIGHUP that a terminal's end sends to what runs in it. Ctrl-C is not for the
+# pane's own shell: dash would end of it, and the pane with it.
 $tmux new-session -d -s demo -x "${COLUMNS:-160}" -y "${LINES:-44}" \
-    "'$programs/server' -p $port 2>&1 | tee -i '$directory/log'; cat"
+    "trap : INT; '$programs/server' -p $port 2>&1 | tee -i '$directory/log'; cat"
 $tmux set-option -g mouse on
 $tmux set-option -g status-right 'Ctrl-b & ends the demo'
 $tmux set-option -g pane-border-status top
@@ -57,7 +58,7 @@ pid=$(sed -n 's/^Listening on .*, pid \([0-9]*\),.*/\1/p' "$directory/log")
 port=$(sed -n 's/^Listening on .*:\([0-9]*\), pid .*/\1/p' "$directory/log")
 
 $tmux split-window -h -l 40% -t demo:0.0 \
-    "'$here/demo-pane.sh' client '$programs/client' $port; $tmux kill-session"
+    "trap : INT; '$here/demo-pane.sh' client '$programs/client' $port; $tmux kill-session"
 $tmux select-pane -t demo:0.1 -T "client localhost $port"
 $tmux split-window -v -t demo:0.0 "'$here/demo-pane.sh' lsof $port"
 $tmux select-pane -t demo:0.1 -T "lsof -nP -i :$port"
