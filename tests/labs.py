@@ -81,6 +81,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOTES = os.path.join(ROOT, "lab-notes")
 BOUND = float(os.environ.get("LABS_BOUND", "60"))
+START_BOUND = 60  # for a terminal's shell, which no lab is about
 LAB_BOUND = 600
 EXIT_SKIPPED_PARTS = 3
 EXIT_SKIPPED = 4
@@ -483,10 +484,10 @@ class Session:
         self.terminals = {}
         self.numbers = Numbers(lab.fixed)
 
-    def wait(self, terminal, done, quiet=BOUND):
+    def wait(self, terminal, done, quiet=BOUND, bound=BOUND):
         """Reads until done() or the bound; the other terminals are read too,
         so that nothing blocks on a full pty. Returns whether it is done."""
-        deadline = time.monotonic() + BOUND
+        deadline = time.monotonic() + bound
         quiet_since = time.monotonic()
         while not done():
             if terminal.read(0.05):
@@ -503,7 +504,8 @@ class Session:
         if name not in self.terminals:
             self.terminals[name] = Terminal(name, self.directory)
             if not self.wait(self.terminals[name],
-                             self.terminals[name].at_prompt):
+                             self.terminals[name].at_prompt,
+                             START_BOUND, START_BOUND):
                 raise LabError(f"terminal {name} does not start")
             self.terminals[name].pending = ""
         return self.terminals[name]

@@ -145,7 +145,8 @@ static void quit_in_every_shape(void)
         CU_ASSERT_FATAL(start_client(&client, server.port));
         CU_ASSERT(connects(&client, server.port));
         CU_ASSERT(type(&client, parts[i][0]));
-        CU_ASSERT(type(&client, parts[i][1]));
+        /* After the whole word the client may be gone. */
+        CU_ASSERT(type(&client, parts[i][1]) || errno == EPIPE);
         CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
     }
     CU_ASSERT_EQUAL(run_shell("printf 'ping\nquit' | $client -w 30 127.0.0.1 "

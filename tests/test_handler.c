@@ -479,8 +479,8 @@ static void a_silent_client_times_out(void)
 
     open_conversation(&talk, SOCK_STREAM);
     talk.terms.idle_seconds = 1;
-    begin(&talk);
     CU_ASSERT(send_text(talk.ours, "ping\nhalf a li"));
+    begin(&talk);
     CU_ASSERT(receives(talk.ours, "pong\nTimed out after 1 seconds\n"));
     CU_ASSERT(receives_end(talk.ours));
     (void)close(talk.ours);
@@ -542,6 +542,12 @@ static void replies_to_a_client_that_gave_up_have_no_hole(void)
          reply = strchr(reply, '\n') + 1) {
         char expected[64];
 
+        if (strcmp(reply, "Timed out after 1 seconds\n") == 0) {
+            /* A busy machine kept it from giving up. All are answered then,
+             * but for the thousand that could not be sent. */
+            CU_ASSERT_EQUAL(answered, asked - 1000);
+            break;
+        }
         (void)snprintf(expected, sizeof expected, "Unsupported command: %07d\n",
                        answered++);
         CU_ASSERT_FATAL(strncmp(reply, expected, strlen(expected)) == 0);
