@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 
-from victim import (PLAIN, Lines, Server, Skip, check, converse, eventually, ping, receive_all,
-                    run, scratch, waits_in)
+from victim import (PATIENCE, PLAIN, Lines, Server, Skip, check, converse, eventually, ping,
+                    receive_all, run, scratch, waits_in)
 
 F_SETPIPE_SZ = 1031
 NOBODY = 65534
@@ -50,15 +50,17 @@ def test_descriptors():
         clients = [server.connect() for _ in range(200)]
         for client in clients[:10]:
             ping(client)
-        for client in clients[10:14]:
+        # All of them: then none is in the backlog, to take a place once more.
+        for client in clients[10:]:
             came = sip(client)
             check(came in (b"Too many clients, limit 10\n", b"reset"), "turned away with", came)
         for client in clients[:10]:
             ping(client)
         for client in clients:
             client.close()
-        full_service_within_a_second(server)
+        # Ten threads have yet to see that they left: till then there is no room.
         server.comes_to_rest(rest)
+        full_service_within_a_second(server)
         server.stop()
 
 
@@ -81,8 +83,14 @@ def test_descriptors_gone_in_accept():
         served = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(2)]
         for client in served:
             ping(client)
-        # Connections come until accept() fails.
-        others = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(20)]
+        # Connections come until accept() fails, and no more: those would be in
+        # the backlog, take the descriptors that get free, and have it fail again.
+        others = []
+        while not select.select([process.stderr], [], [], 0)[0]:
+            check(len(others) < 20, "as many as come are served")
+            others.append(socket.create_connection(("127.0.0.1", port), 5))
+            others[-1].sendall(b"ping\n")
+            select.select([process.stderr, others[-1]], [], [], PATIENCE)
         line = process.stderr.readline()
         check(line == b"Fail to connect, accept: Too many open files\n", line)
 
@@ -342,17 +350,22 @@ def test_signal_held_at_the_start():
     fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
     os.write(write, b"." * (4096 - len("Server Started ...\n")))
     path = os.path.join(scratch(), "socket")
-    with os.fdopen(write, "wb") as pipe, Server("-U", path, stdout=pipe,
-                                                listening=False) as server:
-        pipe.close()
+    with contextlib.ExitStack() as everything:
+        everything.callback(os.close, read)
+        with os.fdopen(write, "wb") as pipe:
+            server = everything.enter_context(Server("-U", path, stdout=pipe, listening=False))
         eventually(lambda: waits_in(server.pid, "pipe_write"), "a full pipe")
-        with server.connect():  # it does not hang up, so the stop takes a second
-            server.process.send_signal(signal.SIGINT)
-            log = Lines(os.fdopen(read, "rb"))
-            log.wait_for(rb"^Connection from .* opened")
-            server.process.send_signal(signal.SIGTERM)
-            status = server.process.wait(30)
-        check(status == -signal.SIGTERM, "exit status", status, log.all()[-200:])
+        # Their lines fill the pipe again: the stop waits for it, till the alarm.
+        for _ in range(300):
+            everything.enter_context(server.connect())
+        server.process.send_signal(signal.SIGINT)
+        log = b""
+        while not re.search(rb"^Connection from .* opened", log, re.MULTILINE):
+            check(select.select([read], [], [], 30)[0], "no client in", log[-200:])
+            log += os.read(read, 4096)
+        server.process.send_signal(signal.SIGTERM)
+        status = server.process.wait(30)
+        check(status == -signal.SIGTERM, "exit status", status, log[-200:])
 
 
 def stuck_server(everything, path):

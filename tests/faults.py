@@ -20,10 +20,12 @@ import contextlib
 import errno
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 from victim import (PATIENCE, Server, check, converse, eventually, ping, receive_all, run, scratch,
@@ -180,18 +182,22 @@ def clients_talk(server):
 
 
 def datagrams_talk(server):
-    """Ten pings; one may get lost."""
-    lost = 0
-    for _ in range(10):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(0.5)
+    """Ten pings; one may get lost. A late reply is not lost, so it is not the
+    clock that tells: nine must come, whichever they are."""
+    with contextlib.ExitStack() as everything:
+        waiting = []
+        for _ in range(10):
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            everything.enter_context(client)
             client.connect(("127.0.0.1", server.port))
             client.send(b"ping")
-            try:
+            waiting.append(client)
+        while len(waiting) > 1:
+            answered = select.select(waiting, [], [], PATIENCE)[0]
+            check(answered, len(waiting), "datagrams got lost")
+            for client in answered:
                 check(client.recv(10) == b"pong\n", "another reply")
-            except TimeoutError:
-                lost += 1
-    check(lost <= 1, lost, "datagrams got lost")
+                waiting.remove(client)
 
 
 def torment_server(options, talk, fault, place):
@@ -498,10 +504,8 @@ def test_stop_has_an_end():
             stops_orderly(server)
 
 
-def test_stop_finds_bytes_at_hand():
-    """recv() may be interrupted although there are bytes (unix(7) sockets look at
-    signals first): at the stop they are answered all the same. Here it is each
-    time, from before they come until the stop has begun."""
+def stop_with_bytes_at_hand():
+    """What the client got, and how long the stop had taken by then."""
     place = scratch()
     path, flag = os.path.join(place, "socket"), os.path.join(place, "flag")
     with Server("-U", path, program=SERVER, env={"FAULT": f"recv {errno.EINTR} 1 0",
@@ -519,12 +523,27 @@ def test_stop_finds_bytes_at_hand():
             client.sendall(b"echo at ")
             turns()
             client.sendall(b"hand\n")
+            began = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             eventually(lambda: not os.path.exists(path), "the stop")
             turns()
             os.unlink(flag)
-            check(receive_all(client) == b"at hand\n", "not answered")
+            came = receive_all(client)
+            took = time.monotonic() - began
         check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+    return came, took
+
+
+def test_stop_finds_bytes_at_hand():
+    """recv() may be interrupted although there are bytes (unix(7) sockets look at
+    signals first): at the stop they are answered all the same. Here it is each
+    time, from before they come until the stop has begun. A client has 1.5 s then:
+    where the machine took those, it is tried again."""
+    for _ in range(10):
+        came, took = stop_with_bytes_at_hand()
+        if came or took < 1.4:
+            break
+    check(came == b"at hand\n", "not answered", came, "after", took)
 
 
 def fill(pipe):
@@ -563,9 +582,9 @@ def test_stop_by_the_alarm():
         for _ in range(2):
             everything.enter_context(servers[0].connect()).sendall(b"foo\n")
         eventually(lambda: waits_in(servers[0].pid, "pipe_write"), "a full pipe")
+        began = time.monotonic()
         for server in servers:
             server.process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
         for server in servers:
             check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
         took = time.monotonic() - began
@@ -582,15 +601,22 @@ def run_client(options, requests, faults=None, counts_to=None):
         environment["FAULT"] = faults
     if counts_to:
         environment["FAULT_COUNTS"] = counts_to
-    return subprocess.run([CLIENT, *options], input=requests, env=environment, timeout=PATIENCE,
-                          capture_output=True, check=False)
+    # From a file, whose end is there from the beginning: when the end of a pipe
+    # comes is up to us, and what the client does about it, too (is_good_end()).
+    with tempfile.TemporaryFile() as file:
+        file.write(requests)
+        file.seek(0)
+        return subprocess.run([CLIENT, *options], stdin=file, env=environment, timeout=PATIENCE,
+                              capture_output=True, check=False)
 
 
 def torment_client(server, options, requests, replies):
     """Each call of ./client fails once."""
     place = scratch()
     count_path = os.path.join(place, "counts")
-    whole = run_client(options, requests, counts_to=count_path)
+    # The last replies have a second, with -u, unless we say more.
+    patient = ["-w", "20"] * ("-u" in options)
+    whole = run_client([*patient, *options], requests, counts_to=count_path)
     check((whole.returncode, whole.stdout) == (0, replies), "without a fault:", whole)
 
     def one(fault):
@@ -735,7 +761,8 @@ def test_client_without_handlers():
     os.mkdir(parent)
     with Server("-u", "-U", path):
         result = subprocess.run(
-            [CLIENT, "-u", "-U", path], input=b"ping\n", timeout=PATIENCE, capture_output=True,
+            [CLIENT, "-u", "-w", "20", "-U", path], input=b"ping\n", timeout=PATIENCE,
+            capture_output=True,
             env={**os.environ, "TMPDIR": parent, "FAULT": f"sigaction {errno.EINVAL} 1 0"},
             check=False)
         check((result.returncode, result.stdout) == (0, b"pong\n"), result)

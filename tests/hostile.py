@@ -116,14 +116,14 @@ class Crowd:
         self.epoll.close()
 
 
-def torment(behave, *options, stay=False):
+def torment(behave, *options, stay=False, seconds=SECONDS):
     """A server, an honest client, and MANY who do as `behave` says, until
-    SECONDS have passed. It is called over and over with the crowd, which with
+    `seconds` have passed. It is called over and over with the crowd, which with
     `stay` is still there when the server stops."""
     with Server("-m", str(MANY + 10), *options) as server:
         rest = server.at_rest()
         with Honest(server) as honest, Crowd(server) as crowd:
-            until = time.monotonic() + SECONDS
+            until = time.monotonic() + seconds
             while time.monotonic() < until and honest.problem is None:
                 behave(crowd)
             honest.enough.set()
@@ -170,10 +170,10 @@ def test_reset_after_each_request():
 
 
 def test_byte_by_byte():
-    """One byte a second each, with -w 2: not idle, so not timed out, and
-    nobody else's business."""
-    text = b"echo slow\n"
-    step = {"next": 0.0, "at": 0}
+    """One byte a second each, with -w 3: not idle, so not timed out, and
+    nobody else's business. Every fifth brings a reply."""
+    text = b"ping\n"
+    step = {"next": 0.0, "at": 0, "replies": 0}
 
     def behave(crowd):
         fill(crowd)
@@ -186,9 +186,12 @@ def test_byte_by_byte():
         for member in crowd.ready():
             with contextlib.suppress(BlockingIOError):
                 came = member.recv(4096)
-                check(came == b"slow\n", "came", came)
+                check(came == b"pong\n", "came", came)
+                step["replies"] += 1
 
-    return torment(behave, "-w", "2")
+    note = torment(behave, "-w", "3", seconds=max(6, SECONDS))
+    check(step["replies"] >= MANY, "only", step["replies"], "replies")
+    return note
 
 
 def greedy(*options, stay=False):
@@ -358,7 +361,7 @@ sys.stdin.readline()
     try:
         subprocess.run(inside + ["ip", "link", "set", "lo", "up"], check=True)
         process = subprocess.Popen(
-            inside + [os.path.join(PROGRAMS, "server"), "-p", "0", "-w", "1"],
+            inside + [os.path.join(PROGRAMS, "server"), "-p", "0", "-w", "3"],
             stdout=subprocess.PIPE)
         try:
             process.stdout.readline()
@@ -371,7 +374,7 @@ sys.stdin.readline()
                 # Gone without a FIN: the only interface goes down.
                 subprocess.run(inside + ["ip", "link", "set", "lo", "down"], check=True)
                 eventually(lambda: len(os.listdir(f"/proc/{process.pid}/task")) == 1,
-                           "the end of the threads", 10)
+                           "the end of the threads")
                 check(len(os.listdir(f"/proc/{process.pid}/fd")) == 4, "descriptors are left")
             finally:
                 peers.kill()

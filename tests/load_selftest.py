@@ -48,6 +48,10 @@ def load(*arguments):
 
 
 class WrongServers(unittest.TestCase):
+    def load(self, *arguments):
+        """Long enough for a slow liar: the first lie ends it."""
+        return load("-t", str(BOUND // 2), *arguments)
+
     def fails(self, run, *words):
         self.assertEqual(run.returncode, 1, run)
         self.assertEqual(run.stdout, "")
@@ -57,12 +61,12 @@ class WrongServers(unittest.TestCase):
 
     def test_a_wrong_byte(self):
         with Liar(b"pong\n", b"pong\n", b"pung\n") as liar:
-            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
+            self.fails(self.load("-n", "1", "rr", "127.0.0.1", liar.port),
                        "wrong reply on connection 0", "pung")
 
     def test_a_reply_too_many(self):
         with Liar(b"pong\n", b"pong\npong\n") as liar:
-            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
+            self.fails(self.load("-n", "1", "rr", "127.0.0.1", liar.port),
                        "10 bytes, 5 due")
 
     def test_a_wrong_byte_deep_in_a_pipeline(self):
@@ -81,9 +85,11 @@ class WrongServers(unittest.TestCase):
                             liar.port), "wrong reply")
 
     def test_nobody_there(self):
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = str(probe.getsockname()[1])
-        self.fails(load("rr", "127.0.0.1", port), "Connection refused")
+        # Bound and not listening: nobody else can be there.
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            port = str(nobody.getsockname()[1])
+            self.fails(load("rr", "127.0.0.1", port), "Connection refused")
 
 
 class OurServer(unittest.TestCase):
@@ -131,7 +137,9 @@ class OurServer(unittest.TestCase):
         self.assertGreater(float(row["rss_kb_per_client"]), 0)
 
     def test_datagrams(self):
-        row = self.run_mode("rr", "-u", server_options=["-u"])
+        # A reply that is late is counted as lost, and when the time is up
+        # nobody asks again: so there is more of it.
+        row = self.run_mode("rr", "-u", "-t", "3", server_options=["-u"])
         self.assertGreater(int(row["replies"]), 1)
 
     def test_a_full_server_is_no_success(self):

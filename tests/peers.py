@@ -167,6 +167,7 @@ class Peers(outside.Case):
                           r'Connection from \1 closed\.\n')
 
 
+CURL = ['-sN', '-T.', '--stderr', '/dev/null']
 BASH = 'exec 3<>"/dev/tcp/$0/$1"; cat <&3 & cat >&3; wait'
 
 # Name, Debian package, program, its arguments for TCP, and for a Unix domain
@@ -181,9 +182,12 @@ PEERS = (
     ('socat', 'socat', 'socat',
      lambda host, port: ['-', f'TCP:{bracket(host)}:{port}'],
      lambda path: ['-', f'UNIX-CONNECT:{path}']),
+    # -T . lets curl wait for a reply and for its input at once, and show its
+    # progress in spite of -s. Without it curl waits for its input alone, when a
+    # reply has not come within 100 ms.
     ('curl', 'curl', 'curl',
-     lambda host, port: ['-sN', f'telnet://{bracket(host)}:{port}'],
-     lambda path: ['-sN', '--unix-socket', path, 'telnet://localhost']),
+     lambda host, port: [*CURL, f'telnet://{bracket(host)}:{port}'],
+     lambda path: [*CURL, '--unix-socket', path, 'telnet://localhost']),
     ('busybox_nc', 'busybox', 'busybox',
      lambda host, port: ['nc', host, port],
      None),
@@ -260,14 +264,17 @@ class Client(outside.Case):
 
     def test_http_over_a_unix_domain_socket(self):
         path = self.path('docker.sock')
+        # A file, whose end is there from the beginning: a pipe's may come after
+        # the answer, and then it is the server who hung up.
+        with open(self.path('request'), 'wb') as request:
+            request.write(b'GET /_ping HTTP/1.0\r\n\r\n')
         with socketserver.UnixStreamServer(path, DockerLike) as server:
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
             try:
                 status, output, errors = self.shell(
-                    r"printf 'GET /_ping HTTP/1.0\r\n\r\n' | "
-                    '"$0" -U "$1" | tr -d "\\r"; exit "${PIPESTATUS[1]}"',
-                    path)
+                    '"$0" -U "$1" <"$2" | tr -d "\\r"; exit "${PIPESTATUS[0]}"',
+                    path, self.path('request'))
             finally:
                 server.shutdown()
                 thread.join()
