@@ -2,11 +2,12 @@
 
 C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h lab-notes/*.c)
 SCRIPTS = .ci/run $(wildcard tests/*.sh)
+PYTHON_FILES = $(wildcard tests/*.py lab-notes/*.py)
 
 .PHONY: warnings musl sanitizers memcheck helgrind tidy cppcheck format \
-    format-check shellcheck lint coverage coverage-all readme
+    format-check shellcheck pyflakes lint coverage coverage-all readme
 
-lint: warnings tidy cppcheck format-check shellcheck ## all that reads the code: compilers, linters, formatters
+lint: warnings tidy cppcheck format-check shellcheck pyflakes ## all that reads the code: compilers, linters, formatters
 
 # Each compiler brings warnings that the other has not.
 GCC_WARNINGS = -Werror -Wlogical-op -Wduplicated-cond -Wduplicated-branches \
@@ -65,6 +66,9 @@ format-check: ## the C files are in the project's form
 
 shellcheck: ## shellcheck over the scripts
 	shellcheck $(SCRIPTS)
+
+pyflakes: ## pyflakes over the tests and tools in Python
+	pyflakes3 $(PYTHON_FILES)
 
 # gcov's own report: for each of the three files the part of its lines that the
 # suites ran. Their programs end by exit(3), so each leaves its counts.

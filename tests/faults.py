@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 
 from victim import (PATIENCE, Server, check, converse, eventually, ping, receive_all, run, scratch,
                     waits_in)
@@ -671,10 +672,14 @@ def test_client_datagrams():
 
 
 def test_client_datagrams_path():
-    path = os.path.join(scratch(), "socket")
-    before = set(os.listdir("/tmp"))
-    with Server("-u", "-U", path) as server:
+    """Nothing is left of it but what could not be removed."""
+    place = scratch()
+    path, own = os.path.join(place, "socket"), os.path.join(place, "own")
+    os.mkdir(own)
+    with unittest.mock.patch.dict(os.environ, TMPDIR=own), Server("-u", "-U", path) as server:
         note = torment_client(server, ["-u", "-U", path], b"ping\necho  a  b\n", b"pong\n a  b\n")
+    removals = len(errors_of("unlink")) + len(errors_of("rmdir"))
+    check(len(os.listdir(own)) == removals, "left:", os.listdir(own))
     return note
 
 
