@@ -21,8 +21,8 @@ import sys
 import threading
 import time
 
-from victim import (PROGRAMS, Server, Skip, check, converse, eventually, ping, receive_all, run,
-                    scratch)
+from victim import (PROGRAMS, Server, Skip, check, converse, eventually, in_time, ping,
+                    receive_all, run, scratch)
 
 MANY = int(os.environ.get("MANY", "1000"))
 SECONDS = float(os.environ.get("SECONDS", "3"))
@@ -453,7 +453,7 @@ def test_full_house():
         server.comes_to_rest(rest)
         full = time.monotonic()
         server.serves()
-        check(time.monotonic() - full < 1, "not served within a second")
+        in_time(full, 1, "service")
         server.stop()
         return f"{told} told, {closed} reset, " + note
 

@@ -38,6 +38,29 @@ def check(condition, *what):
         raise AssertionError(" ".join(str(word) for word in what))
 
 
+class Late(AssertionError):
+    """A promise of time was not kept: by the server, or by a busy machine."""
+
+
+def in_time(began, limit, what):
+    """The seconds since `began`, which must be fewer than the limit."""
+    took = time.monotonic() - began
+    if took >= limit:
+        raise Late(f"{what} took {took:.1f} s, limit {limit} s")
+    return took
+
+
+def patiently(test):
+    """A machine with other work may stop any process for a second. So what was
+    late is tried three times, and has failed if it was late each time."""
+    for _ in range(2):
+        try:
+            return test()
+        except Late as late:
+            print(f"once more: {late}", flush=True)
+    return test()
+
+
 def eventually(condition, what, patience=PATIENCE):
     """Waits until condition() is true, and returns what it returned."""
     deadline = time.monotonic() + patience
@@ -231,10 +254,8 @@ class Server:
             status = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             status = None
-        took = time.monotonic() - began
-        check(status == 0, "exit status", status, "after", round(took, 1), "s")
-        check(took < within, "the stop took", round(took, 1), "s")
-        return took
+        check(status == 0, "exit status", status)
+        return in_time(began, within, "the stop")
 
 
 def receive_all(client):
@@ -292,7 +313,7 @@ def run(tests, names):
                 continue
             began = time.monotonic()
             try:
-                note = test()
+                note = patiently(test)
                 passed += 1
                 result = "passed"
             except Skip as reason:
