@@ -1322,13 +1322,15 @@ static void a_private_directory_is_needed(void)
         CU_ASSERT(wait_for_end(&client) == 1);
     }
 
-    /* Set, but to nothing, or so long that sun_path may not hold what is in
+    /* Not set, or to nothing, or so long that sun_path may not hold what is in
      * it: /tmp, then. */
     (void)memset(long_name, 'd', sizeof long_name - 1);
     long_name[sizeof long_name - 1] = '\0';
     CU_ASSERT_FATAL(mkdir(scratch(long_name), 0700) == 0);
-    for (int i = 0; i < 2; i++) {
-        (void)setenv("TMPDIR", i == 0 ? "" : scratch(long_name), 1);
+    for (int i = 0; i < 3; i++) {
+        (void)unsetenv("TMPDIR");
+        if (i > 0)
+            (void)setenv("TMPDIR", i == 1 ? "" : scratch(long_name), 1);
         CU_ASSERT_FATAL(
             start(&client, (const char *[]){"client", "-uU", path, NULL}));
         (void)unsetenv("TMPDIR");
