@@ -32,7 +32,7 @@ sanitizer-%:
 VALGRIND = valgrind -q --error-exitcode=99
 MEMCHECK = $(VALGRIND) --leak-check=full --show-leak-kinds=definite \
     --errors-for-leak-kinds=definite
-HELGRIND = $(VALGRIND) --tool=helgrind
+HELGRIND = $(VALGRIND) --tool=helgrind --suppressions=tests/helgrind.supp
 
 memcheck: ## the suites under valgrind's memcheck
 	@WRAPPER='$(MEMCHECK)' LOAD=20 \

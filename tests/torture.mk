@@ -122,13 +122,13 @@ torture: ## all of this: faults, hostile clients, stops, leaks, fuzzing
 	[ -z "$$failed" ]
 
 # The same malice, with every access to memory watched. Fewer clients, since
-# their threads are dearer. No suppressions.
+# their threads are dearer. No suppressions in our code: helgrind.supp has glibc's.
 storm-sanitized: ## hostile clients and stops under sanitizers and helgrind
 	@for sanitizer in thread address; do \
 	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer hostile MANY=100 \
 	        ONLY='connect_and_vanish reset_after_each_request random_bytes never_reading_at_the_stop full_house forged_log_lines' && \
 	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer fire ROUNDS=10 CLIENTS=100 || exit 1; \
 	done
-	@WRAPPER='valgrind -q --tool=helgrind --error-exitcode=99' \
+	@WRAPPER='valgrind -q --tool=helgrind --suppressions=tests/helgrind.supp --error-exitcode=99' \
 	    $(MAKE) --no-print-directory hostile MANY=30 \
 	        ONLY='random_bytes never_reading_at_the_stop forged_log_lines'
