@@ -29,7 +29,7 @@ sanitizers: sanitizer-address sanitizer-thread ## the suites under AddressSaniti
 sanitizer-%:
 	@$(MAKE) --no-print-directory SANITIZE=$* test
 
-VALGRIND = valgrind -q --error-exitcode=99
+VALGRIND = valgrind -q --vgdb=no --error-exitcode=99
 MEMCHECK = $(VALGRIND) --leak-check=full --show-leak-kinds=definite \
     --errors-for-leak-kinds=definite
 HELGRIND = $(VALGRIND) --tool=helgrind --suppressions=tests/helgrind.supp

@@ -129,6 +129,6 @@ storm-sanitized: ## hostile clients and stops under sanitizers and helgrind
 	        ONLY='connect_and_vanish reset_after_each_request random_bytes never_reading_at_the_stop full_house forged_log_lines' && \
 	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer fire ROUNDS=10 CLIENTS=100 || exit 1; \
 	done
-	@WRAPPER='valgrind -q --tool=helgrind --suppressions=tests/helgrind.supp --error-exitcode=99' \
+	@WRAPPER='valgrind -q --vgdb=no --tool=helgrind --suppressions=tests/helgrind.supp --error-exitcode=99' \
 	    $(MAKE) --no-print-directory hostile MANY=30 \
 	        ONLY='random_bytes never_reading_at_the_stop forged_log_lines'
