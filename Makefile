@@ -8,8 +8,8 @@
 #     make SANITIZE=thread     or address, which brings undefined behaviour too
 #     make release             optimized and hardened
 #
-# What checks the project is in tests/*.mk, what belongs to the labs in
-# lab-notes/*.mk.
+# What checks the project is in tests/*.mk and tests/*/*.mk, what belongs to the
+# labs in lab-notes/*.mk.
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := all
@@ -89,7 +89,7 @@ clean: ## leave the tree as it was cloned
 	rm -rf build server client
 
 help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tests/suites.mk lab-notes/labs.mk \
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tests/suites.mk tests/labs/labs.mk \
 	    $(filter-out Makefile %/suites.mk %/labs.mk,$(MAKEFILE_LIST)) | \
 	    awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
 
@@ -111,4 +111,4 @@ $(OBJECTS)/flags: FORCE
 	@mkdir -p $(@D)
 	@[ "$$(cat $@ 2>/dev/null)" = '$(LINK) $(LDLIBS)' ] || echo '$(LINK) $(LDLIBS)' > $@
 
-include $(wildcard tests/*.mk lab-notes/*.mk)
+include $(wildcard tests/*.mk tests/*/*.mk lab-notes/*.mk)

@@ -1,8 +1,8 @@
 # The tools that read the code, and the tools that watch it run.
 
-C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h lab-notes/*.c)
-SCRIPTS = .ci/run $(wildcard tests/*.sh)
-PYTHON_FILES = $(wildcard tests/*.py lab-notes/*.py)
+C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*.c)
+SCRIPTS = .ci/run $(wildcard tests/*/*.sh)
+PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*.py)
 
 .PHONY: warnings musl sanitizers memcheck helgrind tidy cppcheck format \
     format-check shellcheck pyflakes lint coverage coverage-all readme
@@ -32,7 +32,7 @@ sanitizer-%:
 VALGRIND = valgrind -q --vgdb=no --error-exitcode=99
 MEMCHECK = $(VALGRIND) --leak-check=full --show-leak-kinds=definite \
     --errors-for-leak-kinds=definite
-HELGRIND = $(VALGRIND) --tool=helgrind --suppressions=tests/helgrind.supp
+HELGRIND = $(VALGRIND) --tool=helgrind --suppressions=tests/torture/helgrind.supp
 
 memcheck: ## the suites under valgrind's memcheck
 	@WRAPPER='$(MEMCHECK)' LOAD=20 \
@@ -45,7 +45,7 @@ helgrind: ## the suites under valgrind's helgrind, with a smaller load
 tidy: ## clang-tidy, as .clang-tidy says
 	clang-tidy --quiet --warnings-as-errors='*' server.c handler.c client.c \
 	    -- $(STANDARD) -I.
-	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c lab-notes/*.c) \
+	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c tests/*/*.c lab-notes/*.c) \
 	    -- -std=c11 -D_GNU_SOURCE= -I. -Itests
 
 # In the tests style is left to clang-tidy, and memory to valgrind: cppcheck does
@@ -56,7 +56,7 @@ CPPCHECK = cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
 cppcheck: ## cppcheck, every level for the sources
 	$(CPPCHECK) --enable=all --suppress=unusedFunction $(wildcard *.c *.h lab-notes/*.c)
 	$(CPPCHECK) --enable=warning,performance,portability --suppress=varFuncNullUB \
-	    --suppress=uninitvar --suppress=legacyUninitvar $(wildcard tests/*.c tests/*.h)
+	    --suppress=uninitvar --suppress=legacyUninitvar $(filter tests/%,$(C_FILES))
 
 format: ## put the C files into the project's form
 	clang-format -i $(C_FILES)
@@ -90,7 +90,7 @@ COVERAGE_ALL_LEAST = 98
 coverage-all: coverage ## line and branch coverage by all tests, and what is left: 2 minutes
 	@$(MAKE) --no-print-directory COVERAGE=1 ROUNDS=5 faults exhaustion fire
 	@$(GCOVR) --json build/coverage/all.json 2>>build/coverage/gcovr.log
-	@/usr/bin/python3 -B tests/coverage.py build/coverage/all.json $(COVERAGE_ALL_LEAST)
+	@/usr/bin/python3 -B tests/torture/coverage.py build/coverage/all.json $(COVERAGE_ALL_LEAST)
 
 readme: ## type the session in README.md, as a student would
-	@python3 tests/labs.py README.md
+	@python3 tests/labs/labs.py README.md

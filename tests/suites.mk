@@ -2,7 +2,7 @@
 #
 #     make test SUITES=server TESTS='many_clients'
 
-SUITES += handler server client
+SUITES += datagrams segments handler server client
 TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
 SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
 
@@ -15,9 +15,13 @@ test: all suites ## build and pass every CUnit suite
 
 suites: $(SUITE_PROGRAMS)
 
-$(OBJECTS)/test_%: tests/test_%.c tests/harness.c tests/harness.h $(OBJECTS)/handler.o | cunit
+vpath test_%.c tests tests/torture
+
+$(OBJECTS)/test_%: test_%.c tests/harness.c tests/harness.h $(OBJECTS)/handler.o | cunit
 	$(SHORT) '$(CC) -o $@ $<'
 	$(Q)$(LINK) $(TEST_FLAGS) -o $@ $< tests/harness.c $(OBJECTS)/handler.o -lcunit
+
+$(OBJECTS)/test_segments: lab-notes/segments.c
 
 # CUnit is the one thing beyond a compiler that the suites need. Where it can be
 # installed without asking for a password, it is.

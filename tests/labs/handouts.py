@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Prints the labs: a PDF for each, and none longer than two pages.
 
-    tests/handouts.py              all of lab-notes/NN-*.md
-    tests/handouts.py FILE.md ...  only these
+    tests/labs/handouts.py              all of lab-notes/NN-*.md
+    tests/labs/handouts.py FILE.md ...  only these
 
 build/handouts/NN-topic.pdf is what an instructor hands out: A4, the diagrams
 drawn, the answers left out. A lab of three pages is not done
 in the time that it promises, so it fails.
 
 pandoc reads the Markdown, chromium prints, and pdfinfo counts; the diagrams are
-those that tests/diagrams.py has drawn before. Where a program is missing all are
+those that tests/labs/diagrams.py has drawn before. Where a program is missing all are
 skipped; with CI=true in the environment that is a failure.
 """
 

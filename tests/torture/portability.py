@@ -5,7 +5,7 @@ Each build is held to the same suites, which stay native and start its programs:
 under musl directly, for other processors under qemu's user mode. The handler's
 fuzz target, which has a main() of its own for this, replays the corpus there.
 
-    tests/portability.py musl [TARGET...]      LOAD=20 in the environment
+    tests/torture/portability.py musl [TARGET...]      LOAD=20 in the environment
 """
 
 import glob
@@ -70,9 +70,9 @@ def try_target(name):
     build = f"build/{compiler}"
 
     replay = f"{build}/replay_handler"
-    command([compiler, *STANDARD, "-DREPLAY", "-o", replay, "tests/fuzz_handler.c",
+    command([compiler, *STANDARD, "-DREPLAY", "-o", replay, "tests/torture/fuzz_handler.c",
              f"{build}/handler.o", *(f"-Wl,--wrap={call}" for call in WRAPPED)])
-    note = command(wrapper + [replay] + sorted(glob.glob("tests/corpus/handler/*"))).strip()
+    note = command(wrapper + [replay] + sorted(glob.glob("tests/torture/corpus/handler/*"))).strip()
 
     count = 0
     environment = {**os.environ, "PROGRAMS": build, "WRAPPER": " ".join(wrapper),

@@ -40,7 +40,7 @@ fuzz-%: $(FUZZ)/%
 	@mkdir -p $(FUZZ)/corpus/$*
 	@$(FUZZ)/$* -max_len=9216 -artifact_prefix=$(FUZZ)/ -print_final_stats=1 \
 	    -max_total_time=$$(($(FUZZ_SECONDS) * $(FUZZ_PART_$*) + 1)) -verbosity=0 \
-	    $(FUZZ)/corpus/$* tests/corpus/$* 2>$(FUZZ)/$*.log || \
+	    $(FUZZ)/corpus/$* tests/torture/corpus/$* 2>$(FUZZ)/$*.log || \
 	    { tail -40 $(FUZZ)/$*.log; echo 'fuzz-$*: FAILED'; exit 1; }
 	@printf 'fuzz-$*: passed, %s executions\n' \
 	    "$$(sed -n 's/.*executed_units: *//p' $(FUZZ)/$*.log)"
@@ -52,7 +52,7 @@ $(FUZZ)/handler.o: handler.c handler.h
 	$(SHORT) 'clang -c $<'
 	$(Q)$(FUZZ_CC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
 
-$(FUZZ)/%: tests/fuzz_%.c tests/fuzz_program.h $(FUZZ)/handler.o server.c client.c
+$(FUZZ)/%: tests/torture/fuzz_%.c tests/torture/fuzz_program.h $(FUZZ)/handler.o server.c client.c
 	$(SHORT) 'clang -o $@ $<'
 	$(Q)$(FUZZ_CC) $(WARNINGS) \
 	    -fsanitize=fuzzer,address,undefined -o $@ $< \
@@ -69,9 +69,9 @@ FAULTY_CALLS = _exit accept atexit bind calloc chmod close connect fcntl freopen
     unlink write
 
 faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call of the programs fail once
-	@OBJECTS='$(OBJECTS)' $(TORTURE) tests/faults.py $(ONLY)
+	@OBJECTS='$(OBJECTS)' $(TORTURE) tests/torture/faults.py $(ONLY)
 
-$(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/faulty.c
+$(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/torture/faulty.c
 	$(SHORT) '$(CC) -o $@ $^'
 	$(Q)$(LINK) -D_GNU_SOURCE $(if $(COVERAGE),-DCOVERAGE) -o $@ $^ \
 	    $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
@@ -79,7 +79,7 @@ $(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/faulty.c
 # ---- Nothing left ----
 
 exhaustion: all ## run out of descriptors, threads, memory and output
-	@$(TORTURE) tests/exhaustion.py $(ONLY)
+	@$(TORTURE) tests/torture/exhaustion.py $(ONLY)
 
 # ---- Stopped under fire, and long after the start ----
 
@@ -93,15 +93,15 @@ leaks: all $(OBJECTS)/test_storm ## let clients come and go; CONNECTIONS=500000
 # ---- Hostile clients ----
 
 hostile: all ## a thousand hostile clients beside an honest one; MANY=1000
-	@MANY='$(or $(MANY),1000)' $(TORTURE) tests/hostile.py $(ONLY)
+	@MANY='$(or $(MANY),1000)' $(TORTURE) tests/torture/hostile.py $(ONLY)
 
 # ---- Other machines, and the release ----
 
 portability: all suites ## the suites under musl, on 64-bit ARM, s390x and 32-bit ARM
-	@/usr/bin/python3 -B tests/portability.py $(ONLY)
+	@/usr/bin/python3 -B tests/torture/portability.py $(ONLY)
 
 hardening: release ## check what hardens build/release/
-	@sh tests/hardening.sh build/release/server build/release/client
+	@sh tests/torture/hardening.sh build/release/server build/release/client
 
 # ---- All of it ----
 
@@ -129,6 +129,6 @@ storm-sanitized: ## hostile clients and stops under sanitizers and helgrind
 	        ONLY='connect_and_vanish reset_after_each_request random_bytes never_reading_at_the_stop full_house forged_log_lines' && \
 	    $(MAKE) --no-print-directory SANITIZE=$$sanitizer fire ROUNDS=10 CLIENTS=100 || exit 1; \
 	done
-	@WRAPPER='valgrind -q --vgdb=no --tool=helgrind --suppressions=tests/helgrind.supp --error-exitcode=99' \
+	@WRAPPER='valgrind -q --vgdb=no --tool=helgrind --suppressions=tests/torture/helgrind.supp --error-exitcode=99' \
 	    $(MAKE) --no-print-directory hostile MANY=30 \
 	        ONLY='random_bytes never_reading_at_the_stop forged_log_lines'

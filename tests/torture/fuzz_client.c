@@ -7,7 +7,7 @@
  * at the whole text sees one; 'o', a command line, one word on each line.
  */
 #define PROGRAM_NAME "client"
-#define PROGRAM_SOURCE "../client.c"
+#define PROGRAM_SOURCE "../../client.c"
 #include "fuzz_program.h"
 
 static void check_result(const struct options *options)

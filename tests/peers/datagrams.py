@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Real programs against ./server -u, and build/segments against tcpdump.
 
-    tests/datagrams.py peers      nc, socat, ncat, bash and ./client as peers
-    tests/datagrams.py segments   in a network namespace of its own (root)
+    tests/peers/datagrams.py peers      nc, socat, ncat, bash and ./client as peers
+    tests/peers/datagrams.py segments   in a network namespace of its own (root)
 
 A tool that is missing skips its test by name; with CI=true that is a failure.
 In the environment: PROGRAMS, the directory of ./server and ./client ("."), and

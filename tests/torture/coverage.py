@@ -6,7 +6,7 @@ tests/README.md, "What no test reaches", and the branches that were never taken
 are not the same: one row for each of them, with the function, and in backticks
 a piece of the line that the branch is in.
 
-    tests/coverage.py COUNTS PERCENT      COUNTS is what gcovr --json wrote
+    tests/torture/coverage.py COUNTS PERCENT      COUNTS is what gcovr --json wrote
 """
 
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Puts each bug of lab 15 into a copy of the sources and lets its tool find it.
 
-    tests/bugs.py              all of lab-notes/bugs/*.patch
-    tests/bugs.py 2 4          two of them
+    tests/labs/bugs.py              all of lab-notes/bugs/*.patch
+    tests/labs/bugs.py 2 4          two of them
 
 Each bug makes two tests: the tool reports it in the patched copy, in the words
 that the lab shows, and the same tool, on the same load, has nothing to say
@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUGS = os.path.join(ROOT, "lab-notes", "bugs")
 SOURCES = ("Makefile", "server.c", "client.c", "handler.c", "handler.h")
 BOUND = 60  # seconds; valgrind on a busy machine takes a few

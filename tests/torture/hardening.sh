@@ -1,7 +1,7 @@
 #!/bin/sh
 # What `make release` promises, read off the programs that it built.
 #
-#     tests/hardening.sh build/release/server build/release/client
+#     tests/torture/hardening.sh build/release/server build/release/client
 passed=0
 failed=0
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Does every lab as a student would: types what it prints, in real terminals.
 
-    tests/labs.py                  all of lab-notes/NN-*.md
-    tests/labs.py 03 07            two of them
-    tests/labs.py --show 03        print the transcripts as they come out now
-    tests/labs.py FILE.md          a lab somewhere else
+    tests/labs/labs.py                  all of lab-notes/NN-*.md
+    tests/labs/labs.py 03 07            two of them
+    tests/labs/labs.py --show 03        print the transcripts as they come out now
+    tests/labs/labs.py FILE.md          a lab somewhere else
 
 THE FORM OF A TRANSCRIPT
 
@@ -78,7 +78,7 @@ import sys
 import tempfile
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NOTES = os.path.join(ROOT, "lab-notes")
 BOUND = float(os.environ.get("LABS_BOUND", "60"))
 START_BOUND = 60  # for a terminal's shell, which no lab is about

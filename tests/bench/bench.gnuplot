@@ -1,5 +1,5 @@
-# Draws what tests/bench.py measured:
-#     gnuplot -e "directory='build/bench'; cores='one'" tests/bench.gnuplot
+# Draws what tests/bench/bench.py measured:
+#     gnuplot -e "directory='build/bench'; cores='one'" tests/bench/bench.gnuplot
 
 data = directory . '/medians.csv'
 names = 'ours batch twin bare redis python'

@@ -3,7 +3,7 @@
 # into, and below, live, the rows of lsof and the server's threads. Leave with
 # Ctrl-b & (or type `exit` in the client's pane): all of it ends then.
 #
-#     tests/demo.sh [PROGRAMS [PORT]]          (. 1208)
+#     tests/labs/demo.sh [PROGRAMS [PORT]]          (. 1208)
 set -eu
 
 programs=${1:-.}

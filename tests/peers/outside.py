@@ -31,7 +31,7 @@ except ImportError:
 
 LIMIT = 20  # seconds; ordinary waits take milliseconds
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 
 
 def program(name):

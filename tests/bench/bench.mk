@@ -1,6 +1,6 @@
 # The load generator, and the benchmark that it is for. They are optimized in
 # every variant: it is the server that we look at. `make bench` takes options of
-# tests/bench.py, say BENCH_FLAGS='--only rr --cores free'.
+# tests/bench/bench.py, say BENCH_FLAGS='--only rr --cores free'.
 
 BENCH := $(OBJECTS)/bench
 BENCH_OUT = build/bench
@@ -12,16 +12,16 @@ TWIN := $(if $(TWIN_SOURCE),$(if $(shell command -v go),$(BENCH)/twin))
 load: $(BENCH)/load ## the load generator, build/default/bench/load
 
 bench: all release $(BENCH)/load $(BENCH)/bare $(TWIN) ## beside its peers, 10 minutes; with QUICK=1 two
-	python3 tests/bench.py $(if $(QUICK),--quick) --out $(BENCH_OUT) \
+	python3 tests/bench/bench.py $(if $(QUICK),--quick) --out $(BENCH_OUT) \
 	    --server $(PROGRAMS)/server --release build/release/server \
 	    --client $(PROGRAMS)/client --load $(BENCH)/load \
-	    --bare $(BENCH)/bare --python tests/threading_server.py \
+	    --bare $(BENCH)/bare --python tests/bench/threading_server.py \
 	    $(if $(TWIN),--twin $(TWIN)) $(BENCH_FLAGS)
 
 load-selftest: all $(BENCH)/load ## the load generator notices what is wrong
-	@python3 tests/load_selftest.py $(BENCH)/load $(PROGRAMS)/server
+	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server
 
-$(BENCH)/%: tests/%.c $(OBJECTS)/flags
+$(BENCH)/%: tests/bench/%.c $(OBJECTS)/flags
 	$(SHORT) '$(CC) -o $@ $<'
 	@mkdir -p $(@D)
 	$(Q)$(COMPILE) -O2 -o $@ $<

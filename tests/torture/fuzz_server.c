@@ -7,7 +7,7 @@
  * is the path of a Unix domain socket.
  */
 #define PROGRAM_NAME "server"
-#define PROGRAM_SOURCE "../server.c"
+#define PROGRAM_SOURCE "../../server.c"
 #include "fuzz_program.h"
 
 static void check_result(const struct options *options)

@@ -5,7 +5,7 @@ Each kind of malice lasts a few seconds, while the honest client pings; every
 one of its replies must be right, and the slowest hundredth of them (p99) is
 printed. Afterwards no descriptor and no thread is left.
 
-    tests/hostile.py [NAME...]     MANY=1000 SECONDS=3 in the environment
+    tests/torture/hostile.py [NAME...]     MANY=1000 SECONDS=3 in the environment
 """
 
 import contextlib

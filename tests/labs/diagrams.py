@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws every diagram of the documents as a browser would: each must render.
 
-    tests/diagrams.py              README.md, lab-notes/*.md and tests/README.md
-    tests/diagrams.py FILE.md ...  only these
+    tests/labs/diagrams.py              README.md, lab-notes/*.md and tests/README.md
+    tests/labs/diagrams.py FILE.md ...  only these
 
 Each fenced `mermaid` block becomes build/diagrams/DOCUMENT-N.svg. One that does
 not render is named by its file and line. A web page shows such a diagram as a
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 DRAWN = os.path.join(ROOT, "build", "diagrams")
 TOOL = os.path.join(ROOT, "build", "mermaid-cli")
 CI = os.environ.get("CI") == "true"

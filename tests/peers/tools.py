@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 """tools.py - what lsof, netstat, /proc, ls, gdb and strace say of ./server.
 
-Run by `make tools`. One test: PROGRAMS=. tests/tools.py -k lsof
+Run by `make tools`. One test: PROGRAMS=. tests/peers/tools.py -k lsof
 
 For the default build: where code is optimized, gdb shows something else.
 """

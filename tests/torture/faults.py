@@ -12,7 +12,7 @@ run, and what the contract promises must hold:
   the client  prints every byte that it was owed and exits with 0, or says why
               not in one line, and exits with 1; it never hangs
 
-    tests/faults.py [NAME...]      OBJECTS is the directory of the programs
+    tests/torture/faults.py [NAME...]      OBJECTS is the directory of the programs
 """
 
 import concurrent.futures

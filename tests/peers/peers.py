@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -B
 """peers.py - other people's programs talk to ./server, and ./client to others.
 
-Run by `make peers`. One test: PROGRAMS=. tests/peers.py -k article
+Run by `make peers`. One test: PROGRAMS=. tests/peers/peers.py -k article
 """
 
 import http.server

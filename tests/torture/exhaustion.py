@@ -4,7 +4,7 @@
 Who can't be served is told so, who is served notices nothing, and when there is
 room again everybody is served at once.
 
-    tests/exhaustion.py [NAME...]
+    tests/torture/exhaustion.py [NAME...]
 """
 
 import contextlib
