@@ -9,7 +9,7 @@
 #     make release             optimized and hardened
 #
 # What checks the project is in tests/*.mk and tests/*/*.mk, what belongs to the
-# labs in lab-notes/*.mk.
+# labs in lab-notes/*/*.mk.
 
 SHELL = /bin/sh
 .DEFAULT_GOAL := all
@@ -111,4 +111,4 @@ $(OBJECTS)/flags: FORCE
 	@mkdir -p $(@D)
 	@[ "$$(cat $@ 2>/dev/null)" = '$(LINK) $(LDLIBS)' ] || echo '$(LINK) $(LDLIBS)' > $@
 
-include $(wildcard tests/*.mk tests/*/*.mk lab-notes/*.mk)
+include $(wildcard tests/*.mk tests/*/*.mk lab-notes/*/*.mk)

@@ -1,8 +1,8 @@
 # The tools that read the code, and the tools that watch it run.
 
-C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*.c)
+C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*/*.c)
 SCRIPTS = .ci/run $(wildcard tests/*/*.sh)
-PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*.py)
+PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*/*.py)
 
 .PHONY: warnings musl sanitizers memcheck helgrind tidy cppcheck format \
     format-check shellcheck pyflakes lint coverage coverage-all readme
@@ -45,7 +45,7 @@ helgrind: ## the suites under valgrind's helgrind, with a smaller load
 tidy: ## clang-tidy, as .clang-tidy says
 	clang-tidy --quiet --warnings-as-errors='*' server.c handler.c client.c \
 	    -- $(STANDARD) -I.
-	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c tests/*/*.c lab-notes/*.c) \
+	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c tests/*/*.c lab-notes/*/*.c) \
 	    -- -std=c11 -D_GNU_SOURCE= -I. -Itests
 
 # In the tests style is left to clang-tidy, and memory to valgrind: cppcheck does
@@ -54,7 +54,7 @@ CPPCHECK = cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
     --suppress=missingIncludeSystem --suppress=unmatchedSuppression -I. -Itests
 
 cppcheck: ## cppcheck, every level for the sources
-	$(CPPCHECK) --enable=all --suppress=unusedFunction $(wildcard *.c *.h lab-notes/*.c)
+	$(CPPCHECK) --enable=all --suppress=unusedFunction $(wildcard *.c *.h lab-notes/*/*.c)
 	$(CPPCHECK) --enable=warning,performance,portability --suppress=varFuncNullUB \
 	    --suppress=uninitvar --suppress=legacyUninitvar $(filter tests/%,$(C_FILES))
 

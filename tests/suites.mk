@@ -21,7 +21,7 @@ $(OBJECTS)/test_%: test_%.c tests/harness.c tests/harness.h $(OBJECTS)/handler.o
 	$(SHORT) '$(CC) -o $@ $<'
 	$(Q)$(LINK) $(TEST_FLAGS) -o $@ $< tests/harness.c $(OBJECTS)/handler.o -lcunit
 
-$(OBJECTS)/test_segments: lab-notes/segments.c
+$(OBJECTS)/test_segments: lab-notes/programs/segments.c
 
 # CUnit is the one thing beyond a compiler that the suites need. Where it can be
 # installed without asking for a password, it is.

@@ -1,6 +1,7 @@
 /*
- * test_segments.c - the lab's raw socket program, lab-notes/segments.c, without
- * a network: its functions are given packets that the tests make.
+ * test_segments.c - the lab's raw socket program,
+ * lab-notes/programs/segments.c, without a network: its functions are given
+ * packets that the tests make.
  *
  * Each packet is a malloc()ed block of exactly its size, so that under
  * AddressSanitizer a read of one byte too many ends the test.
@@ -8,7 +9,7 @@
 int segments_main(int argc, char **argv);
 #define main segments_main
 /* NOLINTNEXTLINE(bugprone-suspicious-include): all in it is static */
-#include "../lab-notes/segments.c"
+#include "../lab-notes/programs/segments.c"
 #undef main
 
 #include "harness.h"

@@ -4,7 +4,7 @@
 
 BENCH := $(OBJECTS)/bench
 BENCH_OUT = build/bench
-TWIN_SOURCE := $(wildcard lab-notes/twin.go)
+TWIN_SOURCE := $(wildcard lab-notes/programs/twin.go)
 TWIN := $(if $(TWIN_SOURCE),$(if $(shell command -v go),$(BENCH)/twin))
 
 .PHONY: load bench load-selftest

@@ -144,7 +144,7 @@ class Bench:
         if programs.twin and os.path.exists(programs.twin):
             commands["twin"] = [programs.twin, "PORT"]
         else:
-            self.left_out.append("twin (no go, or no lab-notes/twin.go)")
+            self.left_out.append("twin (no go, or no lab-notes/programs/twin.go)")
         if shutil.which("redis-server"):
             commands["redis"] = ["redis-server", "--port", "PORT", "--bind",
                                  "127.0.0.1", "--protected-mode", "no",

@@ -7,7 +7,7 @@
  */
 int segments_main(int argc, char **argv);
 #define main segments_main
-#include "../../lab-notes/segments.c"
+#include "../../lab-notes/programs/segments.c"
 #undef main
 
 #include <stdint.h>

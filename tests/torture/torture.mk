@@ -14,7 +14,7 @@ TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
 # libFuzzer comes with clang. Of the time the handler gets the most.
 FUZZ = build/fuzz
-FUZZERS = handler client server $(patsubst lab-notes/%.c,%,$(wildcard lab-notes/segments.c))
+FUZZERS = handler client server $(patsubst lab-notes/programs/%.c,%,$(wildcard lab-notes/programs/segments.c))
 FUZZ_CC = clang $(STANDARD) -I. -g -O1 -fno-omit-frame-pointer \
     -fno-sanitize-recover=all
 FUZZ_PART_handler = 3 / 5

@@ -3,7 +3,7 @@
 # anybody's firewall. It makes an image "nginx" itself, of nothing but busybox's
 # web server, so it needs no network; it ends, and tidies up, at Ctrl-C.
 #
-#     lab-notes/docker-daemon.sh [new directory]          (build/docker)
+#     lab-notes/programs/docker-daemon.sh [new directory]          (build/docker)
 set -eu
 
 fail() {

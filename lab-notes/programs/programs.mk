@@ -6,6 +6,6 @@ SEGMENTS := $(if $(VARIANT),$(OBJECTS),build)/segments
 
 segments: $(SEGMENTS) ## build/segments, which shows TCP segments (a lab's program)
 
-$(SEGMENTS): lab-notes/segments.c $(OBJECTS)/flags
+$(SEGMENTS): lab-notes/programs/segments.c $(OBJECTS)/flags
 	$(SHORT) '$(CC) -o $@ $<'
 	$(Q)$(LINK) -o $@ $<

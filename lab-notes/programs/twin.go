@@ -1,6 +1,6 @@
 // twin.go - the same service in Go: one goroutine for each connection.
 //
-//	go run lab-notes/twin.go [port]          (1208)
+//	go run lab-notes/programs/twin.go [port]          (1208)
 //
 // Compare it with server.c and handler.c. Every call here looks as if it
 // blocked, yet no thread waits: below Accept and Read, Go's runtime keeps all
