@@ -36,14 +36,14 @@ enum command {
     UNSUPPORTED_COMMAND
 };
 
-/* What one line asks for. `text` points into the line that was parsed and lives
- * as long as that does; it is not a C string, since a NUL is a byte like any
- * other. */
+/* What one line asks for. `text` is what follows the command's word, or, for
+ * UNSUPPORTED_COMMAND, the word itself. It points into the line that was parsed
+ * and lives as long as that does. It is not a C string, since a NUL is a byte
+ * like any other. */
 struct request {
     enum command command;
-    const char *text; /* ECHO_COMMAND: what to send back; UNSUPPORTED_COMMAND:
-                         the word */
-    size_t length;    /* bytes in text; 0 for the other commands */
+    const char *text;
+    size_t length; /* bytes in text */
 };
 
 /* Reads one request from `length` bytes at `line`, without the '\n' that ended
@@ -84,10 +84,9 @@ struct terms {
  * hang up. */
 void converse(int socket, const struct terms *terms);
 
-/* Turns a client away: sends `words` (one line, a C string), then ends the
- * connection in the same orderly way as converse(), waiting at most
- * `patience_ms` milliseconds for the client to hang up (0: not at all). The
- * caller closes `socket`. */
-void refuse(int socket, const char *words, int patience_ms);
+/* Turns a client away: sends `words` (one line, a C string) and ends the
+ * connection in order, but waits for nobody. The caller closes `socket`, which
+ * is non-blocking from here on. */
+void refuse(int socket, const char *words);
 
 #endif

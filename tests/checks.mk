@@ -13,7 +13,8 @@ lint: warnings tidy cppcheck format-check shellcheck pyflakes ## all that reads 
 GCC_WARNINGS = -Werror -Wlogical-op -Wduplicated-cond -Wduplicated-branches \
     -Wjump-misses-init -Wtrampolines -Wrestrict -Walloca -Warith-conversion
 CLANG_WARNINGS = -Werror -Weverything -Wno-padded -Wno-declaration-after-statement \
-    -Wno-disabled-macro-expansion -Wno-missing-noreturn -Wno-covered-switch-default
+    -Wno-disabled-macro-expansion -Wno-missing-noreturn -Wno-covered-switch-default \
+    -Wno-atomic-implicit-seq-cst
 
 warnings: ## gcc and clang with all warnings that are worth it, as errors
 	@$(MAKE) --no-print-directory CC=gcc CFLAGS='$(GCC_WARNINGS)' all suites

@@ -2,7 +2,7 @@
 #
 #     make test SUITES=server TESTS='many_clients'
 
-SUITES += datagrams segments handler server client
+SUITES += segments handler server client
 TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
 SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
 

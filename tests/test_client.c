@@ -20,7 +20,7 @@
 #include <CUnit/CUnit.h>
 
 #define USAGE \
-    "usage: ./client [-46u] [-w seconds] [host [port]]      (localhost 1208)"
+    "usage: ./client [-46] [-w seconds] [host [port]]      (localhost 1208)"
 
 /* ---- Helpers ------------------------------------------------------------ */
 
@@ -129,25 +129,30 @@ static void the_session(void)
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
-/* `quit` in two parts, with white space, without a line end, and with more
- * behind it: all are a good end. */
+/* A piece of input whose last line is `quit` is a good end; a piece that goes
+ * on behind it is none. */
 static void quit_in_every_shape(void)
 {
-    static const char *const parts[][2] = {{"qu", "it\n"},
-                                           {" quit now\r", "\n"},
-                                           {"ping\nquit\nping\n", "ping\n"}};
+    static const struct {
+        const char *parts[2];
+        int status;
+    } shapes[] = {{{"ping\n", "quit\n"}, 0},
+                  {{"ping\nquit", "\n"}, 0},
+                  {{"\n", " \t quit now\r\n"}, 0},
+                  {{"quit\nping\n", ""}, 1},
+                  {{"", "quit\n\n"}, 1}};
     struct program server;
 
     CU_ASSERT_FATAL(start_server(&server, NULL));
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct program client;
 
         CU_ASSERT_FATAL(start_client(&client, server.port));
         CU_ASSERT(connects(&client, server.port));
-        CU_ASSERT(type(&client, parts[i][0]));
-        /* After the whole word the client may be gone. */
-        CU_ASSERT(type(&client, parts[i][1]) || errno == EPIPE);
-        CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+        for (int part = 0; part < 2; part++) /* EPIPE: it is gone already */
+            CU_ASSERT(type(&client, shapes[i].parts[part]) || errno == EPIPE);
+        CU_ASSERT(last_words(&client, "Connection closed by foreign host.",
+                             shapes[i].status));
     }
     CU_ASSERT_EQUAL(run_shell("printf 'ping\nquit' | $client -w 30 127.0.0.1 "
                               "$port 2>/dev/null | grep -qx pong",
@@ -274,35 +279,6 @@ static void either_family(void)
 
 /* ---- Ends that are not good --------------------------------------------- */
 
-/* A line that begins with `quit` and is too long for a request asks for
- * nothing, so the hanging up is not ours. */
-static void a_line_too_long_is_no_quit(void)
-{
-    struct program client;
-    char line[6001];
-    char received[sizeof line - 1];
-    int port;
-    int listening = listen_on(1, &port);
-    int accepted;
-
-    memset(line, ' ', sizeof line - 1);
-    memcpy(line, "quit", 4);
-    line[sizeof line - 2] = '\n';
-    line[sizeof line - 1] = '\0';
-    CU_ASSERT_FATAL(start_client(&client, port));
-    CU_ASSERT(connects(&client, port));
-    accepted = accept(listening, NULL, NULL);
-    /* In two parts: the first alone would be a request. */
-    CU_ASSERT_EQUAL(write(client.input, line, 3000), 3000);
-    CU_ASSERT(receive_bytes(accepted, received, 3000));
-    CU_ASSERT(type(&client, line + 3000));
-    CU_ASSERT(receive_bytes(accepted, received + 3000, sizeof received - 3000));
-    CU_ASSERT_EQUAL(memcmp(line, received, sizeof received), 0);
-    (void)close(accepted);
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
-    (void)close(listening);
-}
-
 static void the_server_is_gone(void)
 {
     struct program server;
@@ -427,8 +403,7 @@ static void a_path_too_long(void)
     path[sizeof path - 1] = '\0';
     CU_ASSERT_FATAL(start(&client, argv));
     (void)snprintf(expected, sizeof expected,
-                   "Fail to connect, %s: File name too long, limit %zu bytes",
-                   path, sizeof address.sun_path - 1);
+                   "Fail to connect, %s: File name too long", path);
     CU_ASSERT(last_words(&client, expected, 1));
 }
 
@@ -502,15 +477,16 @@ static void output_that_fails(void)
         run_shell(
             "echo ping | $client 127.0.0.1 $port 2>$dir/e >/dev/full; "
             "[ $? = 1 ] && tail -1 $dir/e | grep -qx 'Fail to write standard "
-            "output: No space left on device'",
+            "output.*: No space left on device'",
             server.port),
         0);
-    /* A reader that has seen enough: not a word. */
+    /* A reader that has seen enough. */
     CU_ASSERT_EQUAL(
         run_shell(
             "{ yes ping | head -100000 | $client 127.0.0.1 $port 2>$dir/e; "
             "echo $? >$dir/status; } | head -1 | grep -qx pong && "
-            "[ $(cat $dir/status) = 1 ] && ! grep -q Fail $dir/e",
+            "[ $(cat $dir/status) = 1 ] && "
+            "tail -1 $dir/e | grep -qx 'Fail to write .*: Broken pipe'",
             server.port),
         0);
     CU_ASSERT_EQUAL(stop(&server), 0);
@@ -523,7 +499,7 @@ static void input_that_fails(void)
     CU_ASSERT_FATAL(start_server(&server, NULL));
     CU_ASSERT_EQUAL(
         run_shell("$client 127.0.0.1 $port 2>$dir/e </; [ $? = 1 ] && "
-                  "grep -qx 'Fail to read standard input: Is a directory' "
+                  "grep -qx 'Fail to read standard input.*: Is a directory' "
                   "$dir/e",
                   server.port),
         0);
@@ -542,7 +518,7 @@ static void output_that_is_closed(void)
     CU_ASSERT_EQUAL(
         run_shell(
             "echo ping | $client 127.0.0.1 $port 2>$dir/e >&-; [ $? = 1 ] && "
-            "grep -qx 'Fail to write standard output: Bad file descriptor' "
+            "grep -qx 'Fail to write standard output.*: Bad file descriptor' "
             "$dir/e",
             server.port),
         0);
@@ -591,7 +567,7 @@ static void help_on_standard_output(void)
         CU_ASSERT(next_line_is(client.output, USAGE));
         while (next_line(client.output, line, sizeof line))
             lines++;
-        CU_ASSERT(lines > 5);
+        CU_ASSERT_EQUAL(lines, 6);
         CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
         CU_ASSERT_EQUAL(wait_for_end(&client), 0);
     }
@@ -621,18 +597,10 @@ static void every_usage_error(void)
          "client: port: needs a whole number from 1 to 65535"},
         {{"client", "localhost", "0"},
          "client: port: needs a whole number from 1 to 65535"},
-        {{"client", "localhost", "@http"},
-         "client: port: needs a whole number from 1 to 65535"},
-        {{"client", "localhost", "[http"},
-         "client: port: needs a whole number from 1 to 65535"},
-        {{"client", "localhost", "`http"},
-         "client: port: needs a whole number from 1 to 65535"},
-        {{"client", "localhost", "{http"},
-         "client: port: needs a whole number from 1 to 65535"},
         {{"client", "localhost", ""},
          "client: port: needs a whole number from 1 to 65535"},
-        {{"client", "-46"},
-         "client: -4 and -6: leave one out, or both for both families"},
+        {{"client", "--hepl"}, "client: --hepl: no such option"},
+        {{"client", "-4-"}, "client: --: no such option"},
         {{"client", "-U", "s", "-4"},
          "client: -U: a path has no family, host or port"},
         {{"client", "-U", "s", "localhost"},
@@ -664,7 +632,6 @@ int main(int argc, char **argv)
         {"any_bytes_to_any_server", any_bytes_to_any_server},
         {"a_unix_domain_socket", a_unix_domain_socket},
         {"either_family", either_family},
-        {"a_line_too_long_is_no_quit", a_line_too_long_is_no_quit},
         {"the_server_is_gone", the_server_is_gone},
         {"the_connection_is_reset", the_connection_is_reset},
         {"refused", refused},

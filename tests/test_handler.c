@@ -171,9 +171,9 @@ static bool parses(const char *line, size_t length, enum command command,
 static void parse_commands(void)
 {
     CU_ASSERT(parses(BYTES("ping"), PING_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("ping pong \0"), PING_COMMAND, BYTES("")));
+    CU_ASSERT(parses(BYTES("ping pong \0"), PING_COMMAND, BYTES("pong \0")));
     CU_ASSERT(parses(BYTES("quit"), QUIT_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("quit now"), QUIT_COMMAND, BYTES("")));
+    CU_ASSERT(parses(BYTES("quit now"), QUIT_COMMAND, BYTES("now")));
     CU_ASSERT(parses(BYTES("echo"), ECHO_COMMAND, BYTES("")));
     CU_ASSERT(parses(BYTES("echo Hello,socket"), ECHO_COMMAND,
                      BYTES("Hello,socket")));
@@ -589,7 +589,7 @@ static void hanging_up_is_bounded(void)
     free(noise);
 }
 
-/* The log grows no faster than the network brings bytes. */
+/* The screen shows a hundred unsupported commands, and counts the others. */
 static void a_flood_does_not_fill_the_screen(void)
 {
     struct conversation talk;
@@ -599,7 +599,6 @@ static void a_flood_does_not_fill_the_screen(void)
     size_t length;
     const char *last;
     int shown = 0;
-    char expected[64];
 
     open_conversation(&talk, SOCK_STREAM);
     talk.input = flood;
@@ -611,14 +610,11 @@ static void a_flood_does_not_fill_the_screen(void)
     CU_ASSERT(has_ended(&talk));
     CU_ASSERT_EQUAL(length, (size_t)count * strlen("Unsupported command: x\n"));
     (void)fflush(talk.terms.screen);
-    CU_ASSERT(talk.screen_length <= strlen(flood) + 1024 + 64);
     for (last = talk.screen; strncmp(last, "Unsupported command: x\n", 23) == 0;
          last += 23)
         shown++;
-    (void)snprintf(expected, sizeof expected,
-                   "Unsupported commands not shown: %d\n", count - shown);
-    CU_ASSERT_STRING_EQUAL(last, expected);
-    CU_ASSERT(shown > 40);
+    CU_ASSERT_EQUAL(shown, 100);
+    CU_ASSERT_STRING_EQUAL(last, "Unsupported commands not shown: 9900\n");
     close_conversation(&talk);
     free(replies);
     free(flood);
@@ -641,56 +637,6 @@ static void without_a_screen_the_client_is_told(void)
     (void)fflush(screen);
     CU_ASSERT_EQUAL(talk.screen_length, 0);
     talk.terms.screen = screen;
-    close_conversation(&talk);
-}
-
-/* A screen whose first line is lost, as a signal may have it. */
-struct shaky_screen {
-    bool lost;
-    char text[256];
-    size_t length;
-};
-
-static ssize_t write_shakily(void *cookie, const char *bytes, size_t length)
-{
-    struct shaky_screen *screen = cookie;
-
-    if (!screen->lost) {
-        screen->lost = true;
-        errno = EINTR;
-        return 0; /* fopencookie(3): an error */
-    }
-    if (length >= sizeof screen->text - screen->length)
-        length = 0;
-    memcpy(screen->text + screen->length, bytes, length);
-    screen->length += length;
-    return (ssize_t)length;
-}
-
-static void a_line_that_the_screen_loses_is_counted(void)
-{
-    static const char rest[] = "Unsupported command: bar\n"
-                               "Unsupported commands not shown: 1\n";
-    struct shaky_screen shaky = {.lost = false};
-    struct conversation talk;
-    FILE *screen;
-
-    open_conversation(&talk, SOCK_STREAM);
-    screen = talk.terms.screen;
-    talk.terms.screen = fopencookie(
-        &shaky, "w", (cookie_io_functions_t){.write = write_shakily});
-    CU_ASSERT_PTR_NOT_NULL_FATAL(talk.terms.screen);
-    (void)setvbuf(talk.terms.screen, NULL, _IOLBF, BUFSIZ);
-    begin(&talk);
-    CU_ASSERT(send_text(talk.ours, "foo\nbar\n"));
-    CU_ASSERT(receives(talk.ours, "Unsupported command: foo\n"
-                                  "Unsupported command: bar\n"));
-    (void)shutdown(talk.ours, SHUT_WR);
-    CU_ASSERT(has_ended(&talk));
-    (void)fclose(talk.terms.screen);
-    talk.terms.screen = screen;
-    CU_ASSERT_EQUAL(shaky.length, strlen(rest));
-    CU_ASSERT_EQUAL(strcmp(shaky.text, rest), 0);
     close_conversation(&talk);
 }
 
@@ -811,7 +757,7 @@ static void *turn_away(void *argument)
 {
     struct conversation *talk = argument;
 
-    refuse(talk->theirs, "No room\n", 1000);
+    refuse(talk->theirs, "No room\n");
     (void)close(talk->theirs);
     atomic_store(&talk->over, true);
     return NULL;
@@ -941,8 +887,6 @@ int main(int argc, char **argv)
         {"a_flood_does_not_fill_the_screen", a_flood_does_not_fill_the_screen},
         {"without_a_screen_the_client_is_told",
          without_a_screen_the_client_is_told},
-        {"a_line_that_the_screen_loses_is_counted",
-         a_line_that_the_screen_loses_is_counted},
         {"the_stop_answers_what_has_arrived",
          the_stop_answers_what_has_arrived},
         {"a_signal_alone_does_not_stop", a_signal_alone_does_not_stop},
