@@ -46,8 +46,12 @@ comma := ,
 VARIANT =
 VARIANT_FLAGS =
 VARIANT_LINK =
+# `export CC=gcc; make` picks the compiler of the default build. `make CC=clang`
+# asks for a build of its own.
+ifeq ($(origin CC),command line)
 ifneq ($(CC),cc)
 VARIANT := $(notdir $(firstword $(CC)))
+endif
 endif
 ifdef SANITIZE
 VARIANT := $(VARIANT)$(if $(VARIANT),-)$(SANITIZE)
@@ -86,7 +90,7 @@ release: ## build/release/: optimized and hardened
 	@$(MAKE) --no-print-directory RELEASE=1 all
 
 clean: ## leave the tree as it was cloned
-	rm -rf build server client
+	rm -rf build server client build.log dump.log
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tests/suites.mk tests/labs/labs.mk \

@@ -4,10 +4,13 @@ C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-not
 SCRIPTS = .ci/run $(wildcard tests/*/*.sh)
 PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*/*.py)
 
-.PHONY: warnings musl sanitizers memcheck helgrind tidy cppcheck format \
+.PHONY: budgets warnings musl sanitizers memcheck helgrind tidy cppcheck format \
     format-check shellcheck pyflakes lint coverage coverage-all readme
 
-lint: warnings tidy cppcheck format-check shellcheck pyflakes ## all that reads the code: compilers, linters, formatters
+lint: budgets warnings tidy cppcheck format-check shellcheck pyflakes ## all that reads the code: compilers, linters, formatters
+
+budgets: ## the sources are short enough for a lesson
+	@tests/budgets.sh
 
 # Each compiler brings warnings that the other has not.
 GCC_WARNINGS = -Werror -Wlogical-op -Wduplicated-cond -Wduplicated-branches \
