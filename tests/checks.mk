@@ -1,7 +1,7 @@
 # The tools that read the code, and the tools that watch it run.
 
 C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*/*.c)
-SCRIPTS = .ci/run $(wildcard tests/*/*.sh)
+SCRIPTS = .ci/run $(wildcard tests/*.sh tests/*/*.sh lab-notes/*/*.sh)
 PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*/*.py)
 
 .PHONY: budgets warnings musl sanitizers memcheck helgrind tidy cppcheck format \
