@@ -139,8 +139,10 @@ static void *send_input(void *argument)
         /* Before it is sent: the server may be quicker than we are. */
         if (ends_with_quit(buffer, (size_t)count))
             all_said = true;
-        if (!send_all(socket, buffer, (size_t)count))
+        if (!send_all(socket, buffer, (size_t)count)) {
+            all_said = false;
             return NULL;
+        }
     }
     all_said = true;
     shutdown(socket, SHUT_WR);
