@@ -9,8 +9,9 @@
  *                 (0: for ever). "send 4 1 0 2": every second one from the
  *                 first on. "accept sig15 2 2": signal 15 comes just before the
  *                 second one. "odd": the call succeeds, but accept() tells of
- *                 the peer FAULT_PEER, lstat() of another device, getrlimit()
- *                 of no limit. Several are separated by commas.
+ *                 the peer FAULT_PEER, lstat() of another device, and
+ *                 getaddrinfo() of 192.0.2.1 first. Several are separated by
+ *                 commas.
  *   FAULT_WHILE   a path: the faults hold only while there is such a file
  *   FAULT_PEER    an IPv6 address
  *   FAULT_COUNTS  a path: at the end, how often each call was made is written
@@ -29,7 +30,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -113,33 +113,6 @@ static unsigned long count(const char *name)
     return atomic_fetch_add(&calls[i].made, 1) + 1;
 }
 
-/* gcov writes its counts at exit(3). Where the programs end otherwise they
- * would be lost. */
-static void save_coverage(void)
-{
-#ifdef COVERAGE
-    extern void __gcov_dump(void);
-
-    __gcov_dump();
-#endif
-}
-
-_Noreturn void __real__exit(int status);
-_Noreturn void __wrap__exit(int status);
-_Noreturn void __wrap__exit(int status)
-{
-    save_coverage();
-    __real__exit(status);
-}
-
-int __real_raise(int number);
-int __wrap_raise(int number);
-int __wrap_raise(int number)
-{
-    save_coverage();
-    return __real_raise(number);
-}
-
 /* The error that this call is to fail with; 0: none. A call that can be short
  * or odd is told so. */
 static int fault(const char *name, bool *is_odd)
@@ -159,7 +132,7 @@ static int fault(const char *name, bool *is_odd)
         if (it->error != 0)
             return it->error;
         if (it->number != 0)
-            (void)__real_raise(it->number);
+            (void)raise(it->number);
         else if (is_odd)
             *is_odd = true;
     }
@@ -182,7 +155,7 @@ static int fault(const char *name, bool *is_odd)
     }
 
 /* A call that returns its error, as the pthread functions do. What errno is
- * then is nobody's business, but with getaddrinfo()'s EAI_SYSTEM. */
+ * then is nobody's business. */
 #define RETURNS(name, parameters, arguments)                 \
     int __real_##name parameters;                            \
     int __wrap_##name parameters;                            \
@@ -190,27 +163,28 @@ static int fault(const char *name, bool *is_odd)
     {                                                        \
         int error = fault(#name, NULL);                      \
                                                              \
-        if (error != 0)                                      \
-            errno = EIO;                                     \
         return error != 0 ? error : __real_##name arguments; \
     }
 
-/* A call that transfers bytes, and may transfer one. */
-#define TRANSFERS(name, parameters, arguments) \
-    ssize_t __real_##name parameters;          \
-    ssize_t __wrap_##name parameters;          \
-    ssize_t __wrap_##name parameters           \
-    {                                          \
-        bool is_short = false;                 \
-        int error = fault(#name, &is_short);   \
-                                               \
-        if (error != 0) {                      \
-            errno = error;                     \
-            return -1;                         \
-        }                                      \
-        if (is_short && size > 1)              \
-            size = 1;                          \
-        return __real_##name arguments;        \
+/* A call that transfers bytes, and may transfer one. The errors that tell of a
+ * broken connection break it. */
+#define TRANSFERS(name, parameters, arguments)     \
+    ssize_t __real_##name parameters;              \
+    ssize_t __wrap_##name parameters;              \
+    ssize_t __wrap_##name parameters               \
+    {                                              \
+        bool is_short = false;                     \
+        int error = fault(#name, &is_short);       \
+                                                   \
+        if (error == EPIPE || error == ECONNRESET) \
+            (void)__real_shutdown(fd, SHUT_RDWR);  \
+        if (error != 0) {                          \
+            errno = error;                         \
+            return -1;                             \
+        }                                          \
+        if (is_short && size > 1)                  \
+            size = 1;                              \
+        return __real_##name arguments;            \
     }
 
 FAILS(int, socket, -1, (int family, int type, int protocol),
@@ -222,28 +196,15 @@ FAILS(int, connect, -1, (int fd, const struct sockaddr *to, socklen_t length),
       (fd, to, length))
 FAILS(int, getsockname, -1, (int fd, struct sockaddr *own, socklen_t *length),
       (fd, own, length))
-FAILS(int, getsockopt, -1,
-      (int fd, int level, int option, void *value, socklen_t *length),
-      (fd, level, option, value, length))
 FAILS(int, setsockopt, -1,
       (int fd, int level, int option, const void *value, socklen_t length),
       (fd, level, option, value, length))
 FAILS(int, shutdown, -1, (int fd, int how), (fd, how))
-FAILS(int, pipe, -1, (int ends[2]), (ends))
 FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
       (fds, many, wait))
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
 FAILS(int, unlink, -1, (const char *path), (path))
-FAILS(int, rmdir, -1, (const char *path), (path))
-FAILS(int, chmod, -1, (const char *path, mode_t mode), (path, mode))
-FAILS(char *, mkdtemp, NULL, (char *path), (path))
-FAILS(int, atexit, -1, (void (*function)(void)), (function))
-FAILS(int, sigaction, -1,
-      (int number, const struct sigaction *new, struct sigaction *old),
-      (number, new, old))
-FAILS(int, nanosleep, -1, (const struct timespec *time, struct timespec *left),
-      (time, left))
-FAILS(void *, calloc, NULL, (size_t many, size_t size), (many, size))
+FAILS(void *, malloc, NULL, (size_t size), (size))
 FAILS(FILE *, freopen, NULL, (const char *path, const char *mode, FILE *file),
       (path, mode, file))
 FAILS(size_t, fwrite, 0,
@@ -255,12 +216,6 @@ RETURNS(pthread_create,
         (thread, attributes, start, argument))
 RETURNS(pthread_detach, (pthread_t thread), (thread))
 RETURNS(pthread_kill, (pthread_t thread, int number), (thread, number))
-RETURNS(pthread_mutex_init,
-        (pthread_mutex_t * mutex, const pthread_mutexattr_t *attributes),
-        (mutex, attributes))
-RETURNS(pthread_cond_init,
-        (pthread_cond_t * condition, const pthread_condattr_t *attributes),
-        (condition, attributes))
 RETURNS(pthread_cond_timedwait,
         (pthread_cond_t * condition, pthread_mutex_t *mutex,
          const struct timespec *until),
@@ -270,10 +225,6 @@ RETURNS(pthread_attr_setstacksize, (pthread_attr_t * attributes, size_t size),
         (attributes, size))
 RETURNS(pthread_attr_setdetachstate, (pthread_attr_t * attributes, int state),
         (attributes, state))
-RETURNS(getaddrinfo,
-        (const char *host, const char *port, const struct addrinfo *hints,
-         struct addrinfo **found),
-        (host, port, hints, found))
 RETURNS(getnameinfo,
         (const struct sockaddr *address, socklen_t length, char *host,
          socklen_t host_size, char *port, socklen_t port_size, int flags),
@@ -284,15 +235,6 @@ TRANSFERS(send, (int fd, const void *from, size_t size, int flags),
           (fd, from, size, flags))
 TRANSFERS(read, (int fd, void *to, size_t size), (fd, to, size))
 TRANSFERS(write, (int fd, const void *from, size_t size), (fd, from, size))
-FAILS(ssize_t, recvfrom, -1,
-      (int fd, void *to, size_t size, int flags, struct sockaddr *from,
-       socklen_t *length),
-      (fd, to, size, flags, from, length))
-FAILS(ssize_t, sendto, -1,
-      (int fd, const void *bytes, size_t size, int flags,
-       const struct sockaddr *to, socklen_t length),
-      (fd, bytes, size, flags, to, length))
-
 /* Linux has given the descriptor back even when it returns an error
  * (close(2)). */
 int __real_close(int fd);
@@ -384,20 +326,21 @@ int __wrap_lstat(const char *path, struct stat *status)
     return result;
 }
 
-int __real_getrlimit(int what, struct rlimit *limit);
-int __wrap_getrlimit(int what, struct rlimit *limit);
-int __wrap_getrlimit(int what, struct rlimit *limit)
+int __real_getaddrinfo(const char *host, const char *port,
+                       const struct addrinfo *hints, struct addrinfo **found);
+int __wrap_getaddrinfo(const char *host, const char *port,
+                       const struct addrinfo *hints, struct addrinfo **found);
+int __wrap_getaddrinfo(const char *host, const char *port,
+                       const struct addrinfo *hints, struct addrinfo **found)
 {
     bool is_odd = false;
-    int error = fault("getrlimit", &is_odd);
-    int result;
+    int error = fault("getaddrinfo", &is_odd);
 
-    if (error != 0) {
-        errno = error;
-        return -1;
-    }
-    result = __real_getrlimit(what, limit);
-    if (is_odd)
-        limit->rlim_cur = RLIM_INFINITY;
-    return result;
+    errno = EIO; /* the reason for EAI_SYSTEM */
+    if (error == 0)
+        error =
+            __real_getaddrinfo(is_odd ? "192.0.2.1" : host, port, hints, found);
+    if (error == 0 && is_odd)
+        error = __real_getaddrinfo(host, port, hints, &(*found)->ai_next);
+    return error;
 }

@@ -60,20 +60,18 @@ $(FUZZ)/%: tests/torture/fuzz_%.c tests/torture/fuzz_program.h $(FUZZ)/handler.o
 
 # ---- Every call fails once ----
 
-FAULTY_CALLS = _exit accept atexit bind calloc chmod close connect fcntl freopen fstat \
-    fwrite getaddrinfo getnameinfo getrlimit getsockname getsockopt listen lstat \
-    mkdtemp nanosleep open pipe poll pthread_attr_init pthread_attr_setdetachstate \
-    pthread_attr_setstacksize pthread_cond_init pthread_cond_timedwait \
-    pthread_create pthread_detach pthread_kill pthread_mutex_init raise read recv \
-    recvfrom rmdir send sendto setsockopt shutdown sigaction socket \
-    unlink write
+FAULTY_CALLS = accept bind close connect fcntl freopen fstat fwrite getaddrinfo \
+    getnameinfo getsockname listen lstat malloc open poll pthread_attr_init \
+    pthread_attr_setdetachstate pthread_attr_setstacksize pthread_cond_timedwait \
+    pthread_create pthread_detach pthread_kill read recv send setsockopt shutdown \
+    socket unlink write
 
 faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call of the programs fail once
 	@OBJECTS='$(OBJECTS)' $(TORTURE) tests/torture/faults.py $(ONLY)
 
 $(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/torture/faulty.c
 	$(SHORT) '$(CC) -o $@ $^'
-	$(Q)$(LINK) -D_GNU_SOURCE $(if $(COVERAGE),-DCOVERAGE) -o $@ $^ \
+	$(Q)$(LINK) -D_GNU_SOURCE -o $@ $^ \
 	    $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
 
 # ---- Nothing left ----
