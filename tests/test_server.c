@@ -29,6 +29,8 @@
 #endif
 #endif
 
+#define PATH_MISUSE \
+    "server: -U: needs a path, and no address or port (-4, -6, -b, -p)"
 #define USAGE                                                               \
     "usage: ./server [-46q] [-b address] [-p port] [-U path] [-m clients] " \
     "[-w seconds]"
@@ -1105,13 +1107,10 @@ static void every_usage_error(void)
         {{"server", "--", "--help"}, "server: --help: no operand expected"},
         {{"server", "--hepl"}, "server: --hepl: no such option"},
         {{"server", "-q-"}, "server: --: no such option"},
-        {{"server", "-U", "s", "-p", "1"},
-         "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},
-        {{"server", "-U", "s", "-b", "::1"},
-         "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},
-        {{"server", "-U", "s", "-4"},
-         "server: -U: a path has no family, address or port (-4, -6, -b, -p)"},
-        {{"server", "-U", ""}, "server: -U: needs a path"},
+        {{"server", "-U", "s", "-p", "1"}, PATH_MISUSE},
+        {{"server", "-U", "s", "-b", "::1"}, PATH_MISUSE},
+        {{"server", "-U", "s", "-4"}, PATH_MISUSE},
+        {{"server", "-U", ""}, PATH_MISUSE},
         {{"server", "-u"}, "server: -u: no such option"},
     };
 

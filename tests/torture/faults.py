@@ -399,7 +399,7 @@ def test_path_on_another_device():
 def test_hang_up_has_an_end():
     """A client that said quit and stays is waited for a second, however often
     the waiting is interrupted."""
-    with Server(program=SERVER, env={"FAULT": f"poll {errno.EINTR} 1 0"}) as server:
+    with Server(program=SERVER, env={"FAULT": f"recv {errno.EINTR} 2 0"}) as server:
         rest = server.at_rest()
         with server.connect() as client:
             client.sendall(b"quit\n")

@@ -17,7 +17,7 @@ static size_t spoken_length;
 static jmp_buf exits;
 static int exit_status;
 
-static _Noreturn void leave(int status)
+static _Noreturn void come_back(int status)
 {
     exit_status = status;
     longjmp(exits, 1);
@@ -26,7 +26,7 @@ static _Noreturn void leave(int status)
 /* The program itself, with its streams and its exit in our hands. */
 int program_main(int argc, char **argv);
 #define main program_main
-#define exit leave
+#define exit come_back
 #define printf(...) fprintf(said, __VA_ARGS__)
 #pragma push_macro("stderr")
 #undef stderr
@@ -40,8 +40,10 @@ int program_main(int argc, char **argv);
 static char program_name[] = PROGRAM_NAME;
 static const char complaint[] = PROGRAM_NAME ": ";
 
-/* What must be true of any options that the program takes: the includer's. */
-static void check_result(const struct options *options);
+/* The includer's: the options as they are at the start of the program, and what
+ * must be true of any that it takes. */
+static void reset_options(void);
+static void check_options(void);
 
 static _Noreturn void wrong(const char *what)
 {
@@ -59,24 +61,12 @@ static void listen_again(void)
         abort();
 }
 
-/* A copy without a spare byte, so that reading past its end is noticed. */
-static char *exact_copy(const uint8_t *bytes, size_t length)
-{
-    char *copy = malloc(length > 0 ? length : 1);
-
-    if (copy == NULL)
-        abort();
-    if (length > 0)
-        memcpy(copy, bytes, length);
-    return copy;
-}
-
 /* ---- Options: each line is a word of the command line -----------------------
  */
 
 #define MOST_WORDS 16
 
-/* Ends like getopt's callers do: by returning, or with status 0 or 2. */
+/* Ends like read_options(): by returning, or with status 0 or 2. */
 static void try_options(const uint8_t *data, size_t size)
 {
     char *argv[MOST_WORDS + 2] = {program_name};
@@ -94,11 +84,11 @@ static void try_options(const uint8_t *data, size_t size)
         size -= newline ? length + 1 : length;
     }
     optind = 0; /* begins anew, with glibc and musl */
+    reset_options();
     exit_status = -1;
     if (setjmp(exits) == 0) {
-        struct options options = read_options(argc, argv);
-
-        check_result(&options);
+        read_options(argc, argv);
+        check_options();
     } else {
         (void)fflush(said);
         if (exit_status != 2 && exit_status != 0)

@@ -22,7 +22,6 @@ FUZZ_PART_client = 1 / 6
 FUZZ_PART_server = 1 / 6
 FUZZ_PART_segments = 1 / 15
 FUZZ_WRAP_handler = recv send poll shutdown setsockopt clock_gettime
-FUZZ_WRAP_server = sendto
 
 wrapped = $(1:%=-Wl,--wrap=%)
 
