@@ -126,12 +126,15 @@ static int threads_at_rest(const struct program *server)
 #endif
 }
 
-/* A program that fails at the start: what it says and how it ends. */
+/* A program that fails at the start: what it says, that it says nothing on
+ * standard output, and how it ends. */
 static bool fails(const char *const argv[], int status, const char *first_line)
 {
     struct program program;
+    char line[256];
 
     return start(&program, argv) && next_line_is(program.errors, first_line) &&
+           !next_line(program.output, line, sizeof line) && line[0] == '\0' &&
            wait_for_end(&program) == status;
 }
 
@@ -379,13 +382,24 @@ static void path_of_a_live_server(void)
     struct program server;
     const char *path = scratch("live");
     char expected[256];
+    char line[256];
+    int client;
 
     CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: Address already in use",
                    path);
     CU_ASSERT(fails_to_start("-U", path, expected));
-    (void)close(served(connect_to_path(path)));
+    /* It is not in the log that somebody looked: the next line is a client's.
+     */
+    client = served(connect_to_path(path));
+    CU_ASSERT(next_line(server.output, line, sizeof line));
+    (void)snprintf(expected, sizeof expected, " opened: fd 4, [unix, %s]",
+                   path);
+    CU_ASSERT_PTR_NOT_NULL(strstr(line, expected));
+    (void)close(client);
+    CU_ASSERT(next_line(server.output, line, sizeof line));
+    CU_ASSERT_PTR_NOT_NULL(strstr(line, " closed."));
     CU_ASSERT_EQUAL(stop(&server), 0);
 }
 
@@ -677,6 +691,25 @@ static void the_descriptor_limit_sets_the_client_limit(void)
     CU_ASSERT(next_line(server.output, line, sizeof line));
     CU_ASSERT_PTR_NOT_NULL(strstr(line, ", fd 3, at most 6 clients"));
     CU_ASSERT_EQUAL(stop(&server), 0);
+}
+
+/* Too few even for one client: a clear error at the start. */
+static void too_few_descriptors(void)
+{
+    if (is_skipped("valgrind needs descriptors of its own"))
+        return;
+    for (int limit = 4; limit <= 10; limit++) {
+        char command[600];
+        const char *programs = getenv("PROGRAMS");
+        const char *argv[] = {"/bin/sh", "-c", command, NULL};
+
+        (void)snprintf(command, sizeof command,
+                       "ulimit -n %d; exec %s/server -p 0", limit,
+                       programs ? programs : ".");
+        CU_ASSERT(fails(argv, 1,
+                        "Fail to start server, ulimit -n: Needs more than 10 "
+                        "descriptors"));
+    }
 }
 
 /* Started with its standard descriptors closed, the listening socket is still
@@ -1149,6 +1182,7 @@ int main(int argc, char **argv)
         {"out_of_descriptors", out_of_descriptors},
         {"the_descriptor_limit_sets_the_client_limit",
          the_descriptor_limit_sets_the_client_limit},
+        {"too_few_descriptors", too_few_descriptors},
         {"closed_standard_descriptors", closed_standard_descriptors},
         {"idle_clients_time_out", idle_clients_time_out},
         {"a_client_that_never_reads_times_out",
