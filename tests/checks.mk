@@ -20,13 +20,13 @@ CLANG_WARNINGS = -Werror -Weverything -Wno-padded -Wno-declaration-after-stateme
     -Wno-atomic-implicit-seq-cst
 
 warnings: ## gcc and clang with all warnings that are worth it, as errors
-	@$(MAKE) --no-print-directory CC=gcc CFLAGS='$(GCC_WARNINGS)' all suites
-	@$(MAKE) --no-print-directory CC=clang CFLAGS='$(CLANG_WARNINGS)' all
+	@$(MAKE) --no-print-directory CC=gcc CFLAGS='$(GCC_WARNINGS)' all datagrams suites
+	@$(MAKE) --no-print-directory CC=clang CFLAGS='$(CLANG_WARNINGS)' all datagrams
 	@$(MAKE) --no-print-directory CC=clang CFLAGS=-Werror suites
 	@$(MAKE) --no-print-directory musl
 
 musl: ## another C library: build/musl-gcc/
-	@$(MAKE) --no-print-directory CC=musl-gcc CFLAGS=-Werror LDFLAGS=-static all
+	@$(MAKE) --no-print-directory CC=musl-gcc CFLAGS=-Werror LDFLAGS=-static all datagrams
 
 sanitizers: sanitizer-address sanitizer-thread ## the suites under AddressSanitizer with UBSan, and ThreadSanitizer
 
