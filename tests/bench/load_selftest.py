@@ -2,7 +2,7 @@
 """Does the load generator notice what is wrong? A benchmark of a server that
 answers rubbish must fail, not be fast.
 
-    load_selftest.py path/to/load path/to/server
+    load_selftest.py path/to/load path/to/server path/to/datagrams
 """
 import csv
 import os
@@ -13,7 +13,7 @@ import tempfile
 import threading
 import unittest
 
-LOAD, SERVER = [os.path.abspath(path) for path in sys.argv[1:3]]
+LOAD, SERVER, DATAGRAMS = [os.path.abspath(path) for path in sys.argv[1:4]]
 BOUND = 60
 
 
@@ -93,8 +93,8 @@ class WrongServers(unittest.TestCase):
 
 
 class OurServer(unittest.TestCase):
-    def run_mode(self, mode, *options, server_options=()):
-        with subprocess.Popen([SERVER, "-p", "0", *server_options],
+    def run_mode(self, mode, *options, server_options=(), program=SERVER):
+        with subprocess.Popen([program, "-p", "0", *server_options],
                               stdout=subprocess.PIPE, text=True) as server:
             try:
                 server.stdout.readline()
@@ -139,7 +139,7 @@ class OurServer(unittest.TestCase):
     def test_datagrams(self):
         # A reply that is late is counted as lost, and when the time is up
         # nobody asks again: so there is more of it.
-        row = self.run_mode("rr", "-u", "-t", "3", server_options=["-u"])
+        row = self.run_mode("rr", "-u", "-t", "3", program=DATAGRAMS)
         self.assertGreater(int(row["replies"]), 1)
 
     def test_a_full_server_is_no_success(self):

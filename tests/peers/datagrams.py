@@ -1,417 +1,350 @@
-#!/usr/bin/env python3
-"""Real programs against ./server -u, and build/segments against tcpdump.
+#!/usr/bin/python3 -B
+"""Real peers of build/datagrams, and unfriendly ones: `make datagrams-check`.
 
-    tests/peers/datagrams.py peers      nc, socat, ncat, bash and ./client as peers
-    tests/peers/datagrams.py segments   in a network namespace of its own (root)
-
-A tool that is missing skips its test by name; with CI=true that is a failure.
-In the environment: PROGRAMS, the directory of ./server and ./client ("."), and
-SEGMENTS, the program ("build/segments").
+That something is *not* answered is shown without waiting. Datagrams on one host
+arrive in order: a ping is sent behind it, and its pong must come first.
 """
-import collections
-import ctypes
+
+import contextlib
 import os
-import re
-import select
-import shutil
+import random
 import signal
 import socket
+import struct
 import subprocess
-import sys
-import tempfile
-import time
 
-PATIENCE = 30
-PROGRAMS = os.environ.get("PROGRAMS", ".")
-SEGMENTS = os.environ.get("SEGMENTS", "build/segments")
-CLONE_NEWNET = 0x40000000
+import outside
+from outside import pexpect
 
+PROGRAM = os.path.abspath(os.environ.get('DATAGRAMS', 'build/datagrams'))
+EMPTY = 'empty, or quit: there is no connection'
+UNANSWERED = 'Fail to answer, sendto: Resource temporarily unavailable\n'
+STRACE = ['strace', '-qq', '-o', os.devnull, '-e', 'trace=recvfrom', '-e']
+BASH = '''exec 3<>"/dev/udp/$0/$1"
+while read -r line; do
+    printf '%s' "$line" >&3
+    [ "$line" = nonsense ] || dd bs=4096 count=1 status=none <&3
+done'''
 
-class Skipped(Exception):
-    """A test that can't be run here, and why."""
-
-
-def need(*tools):
-    for tool in tools:
-        if shutil.which(tool) is None:
-            raise Skipped(f"{tool} is missing")
+with open('/proc/sys/net/unix/max_dgram_qlen', encoding='ascii') as setting:
+    QUEUE = int(setting.read()) + 1  # datagrams for a peer without connect()
 
 
-class Program:
-    """A program with pipes, ended at the end of a `with`."""
+class Case(outside.Case):
+    def serve(self, *options, under=()):
+        self.server = self.start(*under, PROGRAM, *(options or ('-p', '0')),
+                                 ASAN_OPTIONS='detect_leaks=0')
+        self.server.expect(r'^Server Started \.\.\.\nListening on (?:\*:(\d+)'
+                           r'/udp|(\S+) \(datagrams\)), pid (\d+), fd 3\n')
+        port, self.where, pid = self.server.match.groups()
+        self.port, self.pid = int(port or 0), int(pid)
 
-    def __init__(self, *words):
-        self.words = words
-        self.taken = b""
-        self.process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE)
+    def serve_path(self, **under):
+        self.serve('-U', self.path('socket'), **under)
 
-    def __enter__(self):
-        return self
+    def peer(self, own='own', connected=True):
+        """A socket that talks to it. Without an `own` path nobody can answer
+        it there; if it is not connected its queue has a limit."""
+        made = socket.socket(socket.AF_INET if self.port else socket.AF_UNIX,
+                             socket.SOCK_DGRAM)
+        self.addCleanup(made.close)
+        made.settimeout(outside.LIMIT)
+        if own and not self.port:
+            made.bind(self.path(own))
+        if connected:
+            made.connect(('127.0.0.1', self.port) if self.port else self.where)
+        return made
 
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+    def forger(self):
+        """Sends datagrams with a false port: (sender's, receiver's, text)."""
+        if os.geteuid() != 0:
+            self.lack('a forged sender needs root')
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+        self.addCleanup(raw.close)
+        return lambda port, to, text: raw.sendto(struct.pack(
+            '!4H', port, to, 8 + len(text), 0) + text, ('127.0.0.1', 0))
 
-    def type(self, text):
-        self.process.stdin.write(text.encode())
-        self.process.stdin.flush()
+    def answered(self, peer, request, reply):
+        peer.send(request)
+        self.assertEqual(peer.recv(65536), reply)
 
-    def reads(self, text, stream="stdout"):
-        """Reads until the text has come; what came before it is kept."""
-        pipe = getattr(self.process, stream)
-        until = time.monotonic() + PATIENCE
-        seen = self.taken if stream == "stdout" else b""
-        while text.encode() not in seen:
-            left = until - time.monotonic()
-            if left < 0 or not select.select([pipe], [], [], left)[0]:
-                raise AssertionError(
-                    f"{self.words}: no {text!r} in {seen!r}")
-            block = os.read(pipe.fileno(), 65536)
-            if not block:
-                raise AssertionError(
-                    f"{self.words}: ended with {seen!r} before {text!r}")
-            seen += block
-        before, _, after = seen.partition(text.encode())
-        if stream == "stdout":
-            self.taken = after
-        return before.decode()
+    def only_pong(self, peer):
+        """Nothing was sent here before the reply to a ping that goes now."""
+        self.answered(peer, b'ping', b'pong\n')
 
-    def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=PATIENCE)
-        return self.process.returncode, output.decode(), errors.decode()
+    def logs(self, sender, words):
+        """The next line of the log, to the letter."""
+        self.server.expect(r'([^\n]*\n)')
+        self.assertEqual(self.server.match[1],
+                         f'Datagram from {sender}: {words}\n')
 
+    def stop(self, left='', number=signal.SIGTERM):
+        """The orderly end. `left` is what the log still had to say."""
+        os.kill(self.pid, number)
+        rest, status = self.see_end(self.server)
+        self.assertEqual((rest, status), (left + 'Server Stopped.\n', 0))
 
-def server(*options):
-    program = Program(os.path.join(PROGRAMS, "server"), *options)
-    program.reads("Listening on ")
-    where = program.reads("\n")
-    match = re.match(r"\S*:(\d+)", where)
-    program.port = match.group(1) if match else None
-    return program
-
-
-# ---- Peers
-
-
-def talks(server_program, *words, sender=None):
-    """A peer that is typed into gets each reply, and nothing else."""
-    with Program(*words) as peer:
-        peer.type("ping\n")
-        assert peer.reads("pong\n") == ""
-        peer.type("nonsense\n")
-        line = server_program.reads(": Unsupported command: nonsense\n")
-        assert line.startswith("Datagram from " + (sender or "")), line
-        peer.type("echo Hello,  socket\n")
-        assert peer.reads("Hello,  socket\n") == ""
-        if sender is None:
-            looks_connectionless(server_program)
-        # Not by SIGKILL: it has files of its own to remove.
-        peer.stop()
+    @contextlib.contextmanager
+    def frozen(self):
+        """What is sent meanwhile has arrived before the server can look."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)
+        yield
+        os.kill(self.pid, signal.SIGCONT)
 
 
-def looks_connectionless(server_program):
-    """lsof and netstat: one row, `UDP *:PORT`, and none for any client."""
-    pid, port = str(server_program.process.pid), server_program.port
-    need("lsof", "netstat")
-    rows = subprocess.run(["lsof", "-nP", "-a", "-p", pid, "-i"], check=True,
-                          capture_output=True, text=True).stdout.splitlines()
-    assert len(rows) == 2, rows
-    assert re.search(rf"IPv6 +\d+ +0t0 +UDP \*:{port} *$", rows[1]), rows[1]
-    rows = [row for row in subprocess.run(
-        ["netstat", "-tuanp"], check=True, capture_output=True,
-        text=True).stdout.splitlines() if f" {pid}/" in row]
-    assert len(rows) == 1, rows
-    assert re.match(rf"udp6 +0 +0 :::{port} +:::\* +{pid}/", rows[0]), rows
+class Peers(Case):
+    """Other people's programs. Each is typed into, and prints the replies."""
+
+    def check(self, sender, *words):
+        tool = self.need(words[0].replace(NC, 'netcat-openbsd'), words[0])
+        self.serve() if words[-1].endswith('{port}') else self.serve_path()
+        peer = self.start(tool, *(word.format(
+            port=self.port, path=self.where, own=self.path('own'))
+            for word in words[1:]))
+        peer.send('ping\n')
+        peer.expect_exact('pong\n')
+        peer.send('nonsense\n')
+        self.server.expect_exact(': Unsupported command: nonsense\n')
+        self.assert_whole(self.server.before, 'Datagram from ' + sender)
+        peer.send('echo Hello,  socket\n')
+        peer.expect_exact('Hello,  socket\n')
+        self.assertEqual(peer.before, '')
+        peer.kill(signal.SIGTERM)
+        self.stop()
 
 
-def with_nc():
-    need("nc")
-    with server("-u", "-p", "0") as ours:
-        talks(ours, "nc", "-u", "127.0.0.1", ours.port)
-        talks(ours, "nc", "-u", "::1", ours.port)
+UNIX = 'a Unix domain socket'
+NC, IPV4, IPV6 = 'nc.openbsd', r'127\.0\.0\.1:\d+', r'\[::1\]:\d+'
+for name, arguments in {
+        'nc': (IPV4, NC, '-u', '127.0.0.1', '{port}'),
+        'nc_ipv6': (IPV6, NC, '-u', '::1', '{port}'),
+        'nc_localhost': (f'({IPV4}|{IPV6})', NC, '-u', 'localhost', '{port}'),
+        'nc_path': (UNIX, NC, '-uU', '-s', '{own}', '{path}'),
+        'ncat': (IPV4, 'ncat', '-u', '127.0.0.1', '{port}'),
+        'socat': (IPV4, 'socat', '-', 'UDP:127.0.0.1:{port}'),
+        'socat_sendto': (IPV6, 'socat', '-', 'UDP6-SENDTO:[::1]:{port}'),
+        'socat_path': (UNIX, 'socat', '-', 'UNIX-SENDTO:{path},bind={own}'),
+        'bash': (IPV4, 'bash', '-c', BASH, '127.0.0.1', '{port}')}.items():
+    setattr(Peers, 'test_' + name,
+            lambda self, arguments=arguments: self.check(*arguments))
 
 
-def with_nc_on_a_path():
-    need("nc")
-    with tempfile.TemporaryDirectory() as scratch:
-        path, own = scratch + "/server", scratch + "/own"
-        with server("-u", "-U", path) as ours:
-            talks(ours, "nc", "-uU", "-s", own, path, sender=own)
+class Requests(Case):
 
+    def test_one_datagram_is_one_request(self):
+        self.serve()
+        peer = self.peer()
+        for request, reply in (
+                (b'ping\n', b'pong\n'), (b' \t ping  pong \r\n', b'pong\n'),
+                (b'echo', b'\n'), (b'echo a  b', b'a  b\n'),
+                (b'echo a\nb\n', b'a\nb\n'), (b'echo a\0b\n', b'a\0b\n'),
+                (b'echo ' + b'x' * 4091, b'x' * 4091 + b'\n')):
+            self.answered(peer, request, reply)
+        for request in (b'ping\nping\n', b'PING', b'\033[2J\a', b'y' * 4096,
+                        b'', b'\n', b'quit\n', b'echo ' + b'x' * 4092,
+                        b'echo ' + b'x' * 65502):
+            peer.send(request)
+        self.only_pong(peer)
+        for words in [f'Unsupported command: {word}' for word in (
+                'ping\\x0aping', 'PING', '\\x1b[2J\\x07', 'y' * 64 + '...')
+                ] + [EMPTY] * 3 + ['longer than 4096 bytes'] * 2:
+            self.logs(f'127.0.0.1:{peer.getsockname()[1]}', words)
+        self.stop()
 
-def with_ncat():
-    need("ncat")
-    with server("-u", "-p", "0") as ours:
-        talks(ours, "ncat", "-u", "127.0.0.1", ours.port)
-
-
-def with_socat():
-    need("socat")
-    with server("-u", "-p", "0") as ours:
-        talks(ours, "socat", "-", f"UDP:127.0.0.1:{ours.port}")
-        talks(ours, "socat", "-", f"UDP6:[::1]:{ours.port}")
-        talks(ours, "socat", "-", f"UDP-SENDTO:127.0.0.1:{ours.port}")
-
-
-def with_socat_on_a_path():
-    need("socat")
-    with tempfile.TemporaryDirectory() as scratch:
-        path, own = scratch + "/server", scratch + "/own"
-        with server("-u", "-U", path) as ours:
-            talks(ours, "socat", "-", f"UNIX-SENDTO:{path},bind={own}",
-                  sender=own)
-            # Without a path of its own it can't be answered.
-            with Program("socat", "-u", "-", f"UNIX-SENDTO:{path}") as peer:
-                peer.type("ping\n")
-                ours.reads("Fail to answer (unbound), sendto: ", "stderr")
-
-
-def with_bash():
-    need("bash")
-    # `read` would take one byte, and the kernel throw away the datagram's rest.
-    script = """exec 3<>"/dev/udp/127.0.0.1/$1"
-        while read -r line; do
-            printf '%s\\n' "$line" >&3
-            [ "$line" = nonsense ] || dd bs=4096 count=1 status=none <&3
-        done"""
-    with server("-u", "-p", "0") as ours:
-        talks(ours, "bash", "-c", script, "bash", ours.port)
-
-
-def with_our_client():
-    client = os.path.join(PROGRAMS, "client")
-    with server("-u", "-p", "0") as ours:
-        talks(ours, client, "-u", "127.0.0.1", ours.port)
-        talks(ours, client, "-u", "::1", ours.port)
-    with tempfile.TemporaryDirectory() as scratch:
-        with server("-u", "-U", scratch + "/server") as ours:
-            os.environ["TMPDIR"] = scratch
-            talks(ours, client, "-u", "-U", scratch + "/server",
-                  sender=scratch + "/client-")
-            del os.environ["TMPDIR"]
-            assert ours.stop()[0] == 0
-        assert os.listdir(scratch) == []
-
-
-def our_client_and_another_user():
-    """The server is somebody else, and may answer all the same; and the path that
-    it answers to does not depend on anybody's working directory."""
-    if os.getuid() != 0:
-        raise Skipped("another user needs root")
-    need("setpriv")
-    client = os.path.abspath(os.path.join(PROGRAMS, "client"))
-    with tempfile.TemporaryDirectory() as scratch:
-        # The directories above the program may be closed to others.
-        os.chmod(scratch, 0o755)
-        shutil.copy(os.path.join(PROGRAMS, "server"), scratch)
-        os.mkdir(scratch + "/theirs")
-        os.chown(scratch + "/theirs", 65534, 65534)
-        path = scratch + "/theirs/server"
-        other = Program("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-                        scratch + "/server", "-u", "-U", path)
-        with other:
-            other.reads("Listening on ")
-            for place in "", ".":
-                done = subprocess.run(
-                    [client, "-u", "-w", str(PATIENCE), "-U", path], input="ping\n",
-                    text=True, capture_output=True, timeout=2 * PATIENCE,
-                    cwd=scratch, env={**os.environ, "TMPDIR": place}, check=False)
-                assert (done.returncode, done.stdout) == (0, "pong\n"), done
-            assert other.stop()[0] == 0
-
-
-def our_client_and_a_stranger():
-    """./client -u sends lines to any server, and prints its replies."""
-    need("socat")
-    with tempfile.TemporaryDirectory() as scratch:
-        own = scratch + "/echo"
-        with Program("socat", "-d", "-d", f"UNIX-RECVFROM:{own},fork",
-                     "PIPE") as stranger:
-            until = time.monotonic() + PATIENCE
-            while not os.path.exists(own) and time.monotonic() < until:
-                os.sched_yield()
-            client = os.path.join(PROGRAMS, "client")
-            done = subprocess.run([client, "-u", "-w", "20", "-U", own],
-                                  input="What?\nsaid Alice\n", text=True,
-                                  capture_output=True, timeout=PATIENCE)
-            assert sorted(done.stdout.splitlines()) == ["What?", "said Alice"]
-            assert done.returncode == 0, done.stderr
-            stranger.process.terminate()
-
-
-# ---- Segments
-
-NAMES = {"F": "FIN", "S": "SYN", "R": "RST", "P": "PSH", ".": "ACK"}
-ORDER = ["FIN", "SYN", "RST", "PSH", "ACK"]
-
-
-def of_tcpdump(line):
-    """(sender, receiver, flags, seq, ack, length); None for what it omits."""
-    match = re.match(
-        r"\S+ IP ([\d.]+)\.(\d+) > ([\d.]+)\.(\d+): Flags \[([FSRP.]+)\]"
-        r"(?:, seq (\d+)(?::\d+)?)?(?:, ack (\d+))?.*, length (\d+)", line)
-    if match is None:
-        return None
-    one, one_port, two, two_port, letters, seq, ack, length = match.groups()
-    flags = sorted((NAMES[letter] for letter in letters), key=ORDER.index)
-    if "SYN" in flags or "RST" in flags:
-        seq = ack = None  # absolute numbers
-    return (f"{one}:{one_port}", f"{two}:{two_port}", " ".join(flags),
-            seq, ack, length)
-
-
-def of_segments(line, pattern=re.compile(
-        r"(handshake|data|close) +(\S+) (->|<-) (\S+)  ([A-Z ]+?) +"
-        r"seq (\d+) ack (\d+) length (\d+)(  .*)?$")):
-    match = pattern.match(line)
-    assert match is not None, line
-    _, left, arrow, right, flags, seq, ack, length, _ = match.groups()
-    if arrow == "<-":
-        left, right = right, left
-    return left, right, flags, seq, ack, length
-
-
-def namespace():
-    """From here on the process is alone on a loopback of its own."""
-    if os.geteuid() != 0:
-        raise Skipped("root is needed")
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        raise Skipped("unshare: " + os.strerror(ctypes.get_errno()))
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-
-
-def traffic(ours):
-    """What a segment can be: handshake, data large and small, FIN, RST."""
-    port = int(ours.port)
-    client = os.path.join(PROGRAMS, "client")
-    for text in ("ping\necho a  b\nquit\n", "ping\n" * 5000, "",
-                 "echo " + "x" * 4000 + "\n"):
-        subprocess.run([client, "127.0.0.1", ours.port], input=text.encode(),
-                       capture_output=True, check=True, timeout=PATIENCE)
-    # A reset: closed with SO_LINGER 0, and, the other, with unread input.
-    for linger in (True, False):
-        with socket.create_connection(("127.0.0.1", port)) as peer:
-            peer.sendall(b"ping\n")
-            if linger:
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                b"\1\0\0\0\0\0\0\0")
+    def test_no_reply_is_longer_than_its_request(self):
+        """Random bytes. Others than ping and echo get a printable log line."""
+        self.serve()
+        peer, others = self.peer(), 0
+        chance = random.Random(seed := random.randrange(1 << 32))
+        for _ in range(2000):
+            request = b''.join(chance.choice((
+                b'ping', b'echo', b'quit', b' ', b'\n', b'\0', b'~' * 1000,
+                chance.randbytes(9))) for _ in range(chance.randrange(6)))
+            line = request[:-1] if request.endswith(b'\n') else request
+            peer.send(request)
+            peer.send(b'echo end')
+            word = line.strip(b' \t\r\v\f').split(b' ')[0]
+            if word in (b'ping', b'echo') and len(request) <= 4096:
+                self.assertLessEqual(len(peer.recv(65536)), len(request) + 1, seed)
             else:
-                select.select([peer], [], [], PATIENCE)
-    # One port of the client twice, and another port of the server.
-    other = socket.create_server(("127.0.0.1", 0))
-    with socket.create_connection(other.getsockname()):
-        other.accept()[0].close()
-    for _ in range(2):
-        with socket.socket() as peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            peer.bind(("127.0.0.1", 20001))
-            peer.connect(("127.0.0.1", port))
-            peer.sendall(b"quit\n")
-            assert peer.recv(1) == b""
-    # The last segment of all: nobody listens there any more.
-    ours.stop()
-    with socket.socket() as last:
-        last.bind(("127.0.0.1", 20000))
-        assert last.connect_ex(("127.0.0.1", port)) != 0
+                others += 1
+            self.assertEqual(peer.recv(65536), b'end\n', (seed, request))
+        os.kill(self.pid, signal.SIGTERM)
+        log, _ = self.see_end(self.server)
+        self.assert_whole(log, r'(Datagram from 127\.0\.0\.1:\d+: [ -~]+\n){%d}'
+                               r'Server Stopped\.\n' % others)
+
+    def test_two_servers_cannot_be_set_on_each_other(self):
+        forge = self.forger()
+        self.serve()
+        first = self.server, self.port, self.pid
+        self.serve()
+        one, two = first[1], self.port
+        forge(one, two, b'echo echo ping')  # a word is lost each time
+        # It may be another host's server, whose port is the same as ours.
+        forge(two, two, b'echo echo echo')
+        self.logs(f'127.0.0.1:{two}',
+                  "from our own port, perhaps another server's")
+        self.stop()
+        self.server, self.port, self.pid = first
+        self.logs(f'127.0.0.1:{two}', 'Unsupported command: pong')
+        self.stop()
+
+    def test_a_reply_that_cannot_be_sent(self):
+        """Nothing can be sent to port 0. It is said once, and harms nobody."""
+        forge = self.forger()
+        self.serve()
+        for _ in range(3):
+            forge(0, self.port, b'ping')
+        self.only_pong(self.peer())
+        self.stop('Fail to answer, sendto: Invalid argument\n')
 
 
-def sees_what_tcpdump_sees():
-    need("tcpdump", "ip")
-    namespace()
-    with server("-p", "0") as ours, \
-            Program(SEGMENTS, ours.port) as watcher, \
-            Program("tcpdump", "-i", "lo", "-nn", "-l", "--immediate-mode",
-                    "-s", "128", "-B", "8192",  # or it drops some under load
-                    "tcp", "port", ours.port) as dump:
-        watcher.reads(f"Watching TCP port {ours.port}, fd 3\n")
-        dump.reads("listening on lo", "stderr")
-        traffic(ours)
-        came = watcher.reads(
-            f"127.0.0.1:20000 <- 127.0.0.1:{ours.port}  RST ACK ")
-        came = came[:came.rindex("\n") + 1]
-        dumped = dump.reads(f"IP 127.0.0.1.{ours.port} > 127.0.0.1.20000: ")
-        dumped = dumped[:dumped.rindex("\n") + 1]
+class StartAndStop(Case):
 
-    ours_by, theirs_by = (collections.defaultdict(list) for _ in range(2))
-    for line in came.splitlines():
-        segment = of_segments(line)
-        ours_by[segment[:2]].append(segment[2:])
-    for line in dumped.splitlines():
-        segment = of_tcpdump(line)
-        assert segment is not None, line
-        theirs_by[segment[:2]].append(segment[2:])
-    assert ours_by.keys() == theirs_by.keys()
-    count = 0
-    for ends, theirs in theirs_by.items():
-        # Two processors may deliver two connections' segments in another
-        # order to two watchers; within one direction it is the sender's.
-        mine = ours_by[ends]
-        assert len(mine) == len(theirs), (ends, mine, theirs)
-        for own, other in zip(mine, theirs):
-            for one, two in zip(own, other):
-                assert two is None or one == two, (ends, own, other)
-            count += 1
-    flags = {segment[0] for mine in ours_by.values() for segment in mine}
-    assert {"SYN", "SYN ACK", "ACK", "PSH ACK", "FIN ACK", "RST ACK"} <= flags
-    print(f"  {count} segments, the same in both: {', '.join(sorted(flags))}")
+    def fails(self, status, errors, *options):
+        done = subprocess.run([PROGRAM, *options], check=False, text=True,
+                              capture_output=True, timeout=outside.LIMIT)
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (status, '', errors))
 
+    def test_a_port_and_a_path_have_one_server(self):
+        in_use = 'Fail to start server, bind: Address already in use\n'
+        self.serve()
+        self.fails(1, in_use, '-p', str(self.port))
+        self.stop()
+        self.serve_path()
+        self.fails(1, in_use, '-U', self.where)
+        self.fails(1, in_use, '-U', self.directory)
+        self.stop()
 
-def says_what_it_needs():
-    """Without the privilege: one line, exit status 1."""
-    if os.geteuid() != 0:
-        raise Skipped("root is needed, to give it up")
+    def test_bad_usage(self):
+        for words in ('-p', '-p ', '-p 12x8', '-p 65536', '-p -1', '-x', '1208',
+                      '-p ' + '9' * 30, '-U', '-U ', '-U ' + 'x' * 108, '-p 1 -U x'):
+            self.fails(2, 'usage: build/datagrams [-p port | -U path]\n',
+                       *words.split(' '))
 
-    def drop():
-        os.setgid(65534)
-        os.setuid(65534)
-    with tempfile.TemporaryDirectory() as scratch:
-        os.chmod(scratch, 0o755)
-        copy = shutil.copy(SEGMENTS, scratch + "/segments")
-        os.chmod(copy, 0o755)
-        done = subprocess.run([copy], preexec_fn=drop, text=True, check=False,
-                              capture_output=True, timeout=PATIENCE)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    assert done.stderr == ("segments needs root or CAP_NET_RAW: "
-                           "Operation not permitted\n"), done.stderr
+    def test_the_socket_file(self):
+        """Its mode is right from its birth. It goes, unless it is another's."""
+        for number in signal.SIGINT, signal.SIGTERM:
+            self.serve_path()
+            self.assertEqual(os.stat(self.where).st_mode & 0o777, 0o660)
+            self.stop(number=number)
+            self.assertFalse(os.path.exists(self.where))
+        self.serve_path()
+        first = self.server, self.pid
+        os.rename(self.where, self.path('away'))
+        self.serve_path()
+        second = self.server, self.pid
+        for self.server, self.pid in first, second:
+            self.only_pong(self.peer(f'own{self.pid}'))
+            self.stop()
 
+    def test_what_has_arrived_is_answered(self):
+        self.serve()
+        peer = self.peer()
+        with self.frozen():
+            for _ in range(200):
+                peer.send(b'ping')
+            os.kill(self.pid, signal.SIGTERM)
+        for _ in range(200):
+            self.assertEqual(peer.recv(9), b'pong\n')
+        self.stop()
 
-GROUPS = {
-    "peers": [with_nc, with_nc_on_a_path, with_ncat, with_socat,
-              with_socat_on_a_path, with_bash, with_our_client,
-              our_client_and_another_user, our_client_and_a_stranger],
-    "segments": [says_what_it_needs, sees_what_tcpdump_sees],
-}
+    def test_a_reply_waits_for_a_full_queue(self):
+        """Also at the stop. It waits for a moment, and we may be late."""
+        for number in range(3):
+            self.serve_path()
+            peer = self.peer(f'peer{number}', connected=False)
+            for _ in range(QUEUE):
+                peer.sendto(b'ping', self.where)
+            self.only_pong(self.peer(f'other{number}'))
+            with self.frozen():
+                for _ in range(5):
+                    peer.sendto(b'ping', self.where)
+                os.kill(self.pid, signal.SIGTERM)
+            with open(f'/proc/{self.pid}/stat', encoding='ascii') as stat:
+                outside.until(lambda: stat.seek(0) or stat.read().split()[2] in 'SZ')
+            os.kill(self.pid, signal.SIGINT)  # it waits in sendto()
+            for _ in range(QUEUE):
+                peer.recv(9)
+            rest, _ = self.see_end(self.server)
+            if rest == 'Server Stopped.\n':
+                for _ in range(5):
+                    self.assertEqual(peer.recv(9), b'pong\n')
+                return
+        self.fail(rest)
 
-
-def main():
-    if sys.argv[1:2] != [] and sys.argv[1] not in GROUPS:
-        sys.exit(__doc__)
-    tests = [test for name in sys.argv[1:] or GROUPS for test in GROUPS[name]]
-    passed = failed = skipped = 0
-    for test in tests:
-        try:
-            test()
-            passed += 1
-            print(f"passed: {test.__name__}", flush=True)
-        except Skipped as reason:
-            if os.environ.get("CI") == "true":
-                failed += 1
-                print(f"FAILED: {test.__name__}: {reason}", flush=True)
-            else:
-                skipped += 1
-                print(f"SKIPPED: {test.__name__}: {reason}", flush=True)
-        except (AssertionError, OSError, subprocess.SubprocessError) as error:
-            failed += 1
-            print(f"FAILED: {test.__name__}: {error!r}", flush=True)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    sys.exit(1 if failed else 0)
+    def test_recvfrom_fails(self):
+        """It never says that nothing more is waiting: the stop has an end."""
+        self.need('strace', 'strace')
+        self.serve(under=[*STRACE, 'inject=recvfrom:error=EINTR'])
+        self.stop()
+        self.serve_path(under=[*STRACE, 'inject=recvfrom:error=ENOMEM:when=2'])
+        self.only_pong(self.peer())
+        self.assertEqual(self.see_end(self.server)[0],
+                         'Fail to receive, recvfrom: Cannot allocate memory\n'
+                         'Server Stopped.\n')
+        self.assertFalse(os.path.exists(self.where))
 
 
-if __name__ == "__main__":
-    main()
+class Deaf(Case):
+    """Peers that never read, that are gone, or that have no address."""
+
+    def test_a_full_queue_silences_nobody(self):
+        """The server waits once in each row of replies that nobody takes."""
+        self.serve_path()
+        peer, deaf = self.peer(), self.peer('d', connected=False)
+        for _ in range(QUEUE):
+            deaf.sendto(b'ping', self.where)
+        for _ in range(3):
+            self.only_pong(peer)
+            for _ in range(5):
+                deaf.sendto(b'ping', self.where)
+        self.only_pong(peer)
+        self.stop(UNANSWERED * 3)
+
+    def test_three_hundred_unread_replies(self):
+        """With a queue of 512, as systemd sets it, our send buffer has them."""
+        socat = self.need('socat', 'socat')
+        if os.geteuid() != 0:
+            self.lack('net.unix.max_dgram_qlen needs root')
+        self.serve_path()
+        self.start(*self.unshare('--net'), 'sh', '-c', """
+            echo 512 > /proc/sys/net/unix/max_dgram_qlen
+            { yes ping | head -n 300; echo done; cat; } |
+            exec "$0" -u -b 5 - "UNIX-SENDTO:$1,bind=$2" """,
+                   socat, self.where, self.path('d'))
+        self.logs(UNIX, 'Unsupported command: done')
+        self.only_pong(self.peer())
+        self.stop()
+
+    def test_the_harm_without_a_cure(self):
+        """A connected peer fills our send buffer. All is well when it leaves."""
+        self.serve_path()
+        deaf, peer = self.peer('d'), self.peer()
+        while self.server.expect_exact([UNANSWERED, pexpect.TIMEOUT], 0.01):
+            for _ in range(1000):
+                deaf.send(b'ping')
+        peer.send(b'ping')
+        peer.send(b'foo')
+        self.logs(UNIX, 'Unsupported command: foo')
+        deaf.close()
+        self.only_pong(peer)
+        self.stop()
+
+    def test_peers_that_are_gone_or_have_no_address(self):
+        self.serve()
+        with self.frozen(), self.peer() as gone:
+            gone.send(b'ping')
+        self.only_pong(self.peer())
+        self.stop()
+        self.serve_path()
+        self.peer(own=None).send(b'ping')
+        self.only_pong(self.peer())
+        self.stop('Fail to answer, sendto: Transport endpoint is not connected\n')
+
+
+if __name__ == '__main__':
+    outside.main()

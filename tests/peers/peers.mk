@@ -10,12 +10,12 @@ peers: all ## test with telnet, nc, socat and the like at the other end
 tools: all ## test what lsof, netstat, /proc, gdb and strace show
 	$(Q)$(OUTSIDE) tests/peers/tools.py
 
-# Datagrams and raw sockets.
+# The programs of labs.
 
-.PHONY: datagram-peers segments-check
+.PHONY: datagrams-check segments-check
 
-datagram-peers: all ## nc, socat, ncat and bash talk datagrams with ./server -u
-	PROGRAMS=$(PROGRAMS) tests/peers/datagrams.py peers
+datagrams-check: datagrams ## build/datagrams with nc, socat, ncat, bash and peers that never read
+	$(Q)DATAGRAMS='$(DATAGRAMS)' $(OUTSIDE) tests/peers/datagrams.py
 
 segments-check: all segments ## build/segments sees the segments that tcpdump sees
-	PROGRAMS=$(PROGRAMS) SEGMENTS=$(SEGMENTS) tests/peers/datagrams.py segments
+	PROGRAMS=$(PROGRAMS) SEGMENTS=$(SEGMENTS) tests/peers/segments.py
