@@ -390,8 +390,7 @@ static void path_of_a_live_server(void)
                    "Fail to start server, bind %s: Address already in use",
                    path);
     CU_ASSERT(fails_to_start("-U", path, expected));
-    /* It is not in the log that somebody looked: the next line is a client's.
-     */
+    /* It is not in the log that somebody looked: one client was there. */
     client = served(connect_to_path(path));
     CU_ASSERT(next_line(server.output, line, sizeof line));
     (void)snprintf(expected, sizeof expected, " opened: fd 4, [unix, %s]",
@@ -400,7 +399,9 @@ static void path_of_a_live_server(void)
     (void)close(client);
     CU_ASSERT(next_line(server.output, line, sizeof line));
     CU_ASSERT_PTR_NOT_NULL(strstr(line, " closed."));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
+    CU_ASSERT(next_line_is(server.output, "Server Stopped."));
+    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
 }
 
 /* A server that is too busy to accept is alive: its backlog is full, and the

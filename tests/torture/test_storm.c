@@ -257,22 +257,22 @@ static void stop_under_fire(void)
 
 /* At a random moment from before main() to after the first accept(): either
  * the program has not come to life yet, and dies of the signal, or it stops in
- * good order. A socket file stays in neither case. */
+ * good order. If it dies between bind() and the handlers its socket file stays,
+ * and the next start, here the next round, replaces it. */
 static void stop_during_start(void)
 {
     int orderly = 0;
     struct program first;
     long long start_took = now_ms();
+    const char *path = scratch("start");
     unsigned range;
 
-    CU_ASSERT_FATAL(start_server(&first, "-U", scratch("first"), NULL));
+    CU_ASSERT_FATAL(start_server(&first, "-U", path, NULL));
     start_took = now_ms() - start_took;
     CU_ASSERT_EQUAL(stop(&first), 0);
-    clean_up();
     range = (unsigned)(start_took + 2) * 1500;
 
     for (int round = 0; round < 4 * setting("ROUNDS", 100); round++) {
-        const char *path = scratch("start");
         int number = round % 2 ? SIGINT : SIGTERM;
         const char *argv[] = {"server", "-U", path, NULL};
         struct program server;
@@ -287,9 +287,8 @@ static void stop_during_start(void)
         stopped = says_stopped(&server);
         status = wait_for_end(&server);
         CU_ASSERT((status == 0 && stopped) || status == 128 + number);
-        CU_ASSERT_EQUAL(access(path, F_OK), -1);
+        CU_ASSERT(status != 0 || access(path, F_OK) < 0);
         orderly += status == 0;
-        clean_up();
     }
     CU_ASSERT(orderly > 0);
 }
