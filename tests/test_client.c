@@ -609,6 +609,7 @@ static void every_usage_error(void)
          "client: port: needs a whole number from 1 to 65535"},
         {{"client", "--hepl"}, "client: --hepl: no such option"},
         {{"client", "-4-"}, "client: --: no such option"},
+        {{"client", "-4-", "x"}, "client: --: no such option"},
         {{"client", "-U", "s", "-4"}, PATH_MISUSE},
         {{"client", "-U", "s", "localhost"}, PATH_MISUSE},
         {{"client", "-U", ""}, PATH_MISUSE},

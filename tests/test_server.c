@@ -467,6 +467,25 @@ static void path_that_is_no_socket(void)
     CU_ASSERT(exists(link));
 }
 
+/* Somebody who receives datagrams there lives, too. */
+static void path_of_a_datagram_server(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = scratch("datagrams");
+    int other = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char expected[256];
+
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    CU_ASSERT_EQUAL_FATAL(
+        bind(other, (struct sockaddr *)&address, sizeof address), 0);
+    (void)snprintf(expected, sizeof expected,
+                   "Fail to start server, bind %s: Address already in use",
+                   path);
+    CU_ASSERT(fails_to_start("-U", path, expected));
+    CU_ASSERT(exists(path));
+    (void)close(other);
+}
+
 static void path_in_no_directory(void)
 {
     const char *path = scratch("none/s");
@@ -1141,6 +1160,7 @@ static void every_usage_error(void)
         {{"server", "--", "--help"}, "server: --help: no operand expected"},
         {{"server", "--hepl"}, "server: --hepl: no such option"},
         {{"server", "-q-"}, "server: --: no such option"},
+        {{"server", "-q-", "x"}, "server: --: no such option"},
         {{"server", "-U", "s", "-p", "1"}, PATH_MISUSE},
         {{"server", "-U", "s", "-b", "::1"}, PATH_MISUSE},
         {{"server", "-U", "s", "-4"}, PATH_MISUSE},
@@ -1174,6 +1194,7 @@ int main(int argc, char **argv)
         {"path_of_a_live_server", path_of_a_live_server},
         {"path_of_a_busy_server", path_of_a_busy_server},
         {"path_that_is_no_socket", path_that_is_no_socket},
+        {"path_of_a_datagram_server", path_of_a_datagram_server},
         {"path_in_no_directory", path_in_no_directory},
         {"path_up_to_the_limit", path_up_to_the_limit},
         {"path_replaced_is_left_alone", path_replaced_is_left_alone},

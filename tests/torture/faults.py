@@ -65,6 +65,7 @@ ERRORS = {
     "setsockopt": "ENOMEM EINVAL ENOPROTOOPT",
     "shutdown": "ENOTCONN ENOBUFS",
     "socket": "EMFILE ENFILE ENOBUFS ENOMEM EACCES EAFNOSUPPORT",
+    "sysconf": "EINVAL",
     "unlink": "EACCES EBUSY ENOENT",
     "write": "EINTR EPIPE EIO ENOSPC",
 }
@@ -75,7 +76,7 @@ NO_FAULT = {
                    "__errno_location __memcpy_chk __h_errno_location",
     "fails for a wrong argument only, which is a constant here":
         "clock_gettime setvbuf signal __sysv_signal bsd_signal pthread_sigmask sigaction sigemptyset "
-        "sigaddset pthread_cond_signal pthread_mutex_lock pthread_mutex_unlock sysconf",
+        "sigaddset pthread_cond_signal pthread_mutex_lock pthread_mutex_unlock",
     "fails as those do, but is looked at: see refused_and_gone": "fcntl",
     "works on memory": "memchr memcmp memcpy memmove memset snprintf strchr strcmp strcpy strlen "
                        "strncmp strspn strtoul strerror getopt __posix_getopt",
@@ -357,7 +358,7 @@ def test_peers_of_every_address():
     """What the log calls a peer that is none of ours. An IPv4 address that was
     mapped (::ffff:0:0/96) is shown as one, and no other is."""
     for address, shown in (("2001:db8::1", None), ("1::ffff:c000:201", None),
-                           ("::1:0:0:ffff:c000:201", None), ("::fffe:c000:201", None),
+                           ("::1:0:0:ffff:c000:201", None), ("::ffff:0:c000:201", None), ("::fffe:c000:201", None),
                            ("::ffff:192.0.2.1", "192.0.2.1")):
         with Server(program=SERVER, env={"FAULT": "accept odd 1 1",
                                          "FAULT_PEER": address}) as server:
@@ -565,6 +566,16 @@ def test_client_ends_with_a_reason():
             said = result.stderr.decode().splitlines()[-1]
             check((result.returncode, said, result.stdout) ==
                   (1, f"Fail to connect, {host}: {reason}", b""), options, fault, "came to", result)
+
+
+def test_client_tries_each_address():
+    """A name with three: nobody answers at the first, and the third is not tried."""
+    with Server() as server:
+        result = run_client(["127.0.0.1", str(server.port)], REQUESTS,
+                            f"getaddrinfo odd 1 1,connect {errno.ECONNREFUSED} 1 1")
+        check((result.returncode, result.stdout) == (0, REPLIES), result)
+        tried = re.findall(rb"^Trying (.*)\.\.\.$", result.stderr, re.MULTILINE)
+        check(tried == [b"192.0.2.1", b"127.0.0.1"], "tried", tried)
 
 
 def test_client_byte_by_byte():

@@ -10,8 +10,8 @@
  *                 first on. "accept sig15 2 2": signal 15 comes just before the
  *                 second one. "odd": the call succeeds, but accept() tells of
  *                 the peer FAULT_PEER, lstat() of another device, and
- *                 getaddrinfo() of 192.0.2.1 first. Several are separated by
- *                 commas.
+ *                 getaddrinfo() of 192.0.2.1 first, and last. Several are
+ *                 separated by commas.
  *   FAULT_WHILE   a path: the faults hold only while there is such a file
  *   FAULT_PEER    an IPv6 address
  *   FAULT_COUNTS  a path: at the end, how often each call was made is written
@@ -204,6 +204,7 @@ FAILS(int, poll, -1, (struct pollfd * fds, nfds_t many, int wait),
       (fds, many, wait))
 FAILS(int, fstat, -1, (int fd, struct stat *status), (fd, status))
 FAILS(int, unlink, -1, (const char *path), (path))
+FAILS(long, sysconf, -1, (int name), (name))
 FAILS(void *, malloc, NULL, (size_t size), (size))
 FAILS(FILE *, freopen, NULL, (const char *path, const char *mode, FILE *file),
       (path, mode, file))
@@ -342,5 +343,8 @@ int __wrap_getaddrinfo(const char *host, const char *port,
             __real_getaddrinfo(is_odd ? "192.0.2.1" : host, port, hints, found);
     if (error == 0 && is_odd)
         error = __real_getaddrinfo(host, port, hints, &(*found)->ai_next);
+    if (error == 0 && is_odd)
+        error = __real_getaddrinfo("192.0.2.1", port, hints,
+                                   &(*found)->ai_next->ai_next);
     return error;
 }

@@ -63,7 +63,7 @@ FAULTY_CALLS = accept bind close connect fcntl freopen fstat fwrite getaddrinfo 
     getnameinfo getsockname listen lstat malloc open poll pthread_attr_init \
     pthread_attr_setdetachstate pthread_attr_setstacksize pthread_cond_timedwait \
     pthread_create pthread_detach pthread_kill read recv send setsockopt shutdown \
-    socket unlink write
+    socket sysconf unlink write
 
 faults: $(OBJECTS)/faulty-server $(OBJECTS)/faulty-client all ## make every call of the programs fail once
 	@OBJECTS='$(OBJECTS)' $(TORTURE) tests/torture/faults.py $(ONLY)
