@@ -311,8 +311,8 @@ def test_forged_log_lines():
 
 
 def test_log_volume():
-    """A flood of unsupported commands: the log grows by no more than was sent,
-    1 KB, and the lines of one connection."""
+    """A flood of unsupported commands: the log shows a hundred, and counts the rest
+    in one line."""
     flood = b"x\n" * 2_000_000
     with Server() as server:
         with server.connect() as client:
@@ -326,11 +326,8 @@ def test_log_volume():
             converse(client, b"quit\n", b"")
         server.stop()
         log = server.log.all()[before:]
-        # Three lines more: opened, how many were not shown, closed.
-        check(len(log) <= len(flood) + 1024 + 300, "sent", len(flood), "logged", len(log))
-        note = re.search(rb"^Unsupported commands not shown: (\d+)$", log, re.MULTILINE)
-        check(note, "nobody is told that lines were left out")
-        check(int(note[1]) + log.count(b"Unsupported command: ") == 2_000_000, "miscounted")
+        check(log.count(b"Unsupported command: x\n") == 100, "shown:", log[:3000])
+        check(b"\nUnsupported commands not shown: 1999900\n" in log, "miscounted:", log[-200:])
         return f"{len(flood)} bytes sent, {len(log)} bytes logged"
 
 

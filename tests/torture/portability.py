@@ -29,7 +29,7 @@ SUITES = ("server", "client")
 # musl says "Address in use" where glibc says "Address already in use": these
 # tests compare the C library's words to the letter.
 OTHER_WORDS = """one_address_only port_in_use path_of_a_live_server path_of_a_busy_server
-    path_of_a_datagram_server out_of_descriptors""".split()
+    path_of_a_datagram_server out_of_descriptors a_path_too_long""".split()
 
 # qemu has a thread and descriptors of its own, which these tests count, and
 # emulates a thousand threads too slowly.
