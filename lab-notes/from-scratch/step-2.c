@@ -25,10 +25,11 @@ static void answer(int client, const char *line, size_t length)
         length--;
     while (word < length && line[word] != ' ')
         word++;
-    if (word == 4 && memcmp(line, "ping", 4) == 0) {
+    if (word == 4 && memcmp(line, "ping", 4) == 0)
         memcpy(reply, "pong\n", size);
-        send(client, reply, size, 0);
-    }
+    else
+        size = 0;
+    send(client, reply, size, 0);
 }
 
 static void converse(int client)

@@ -39,12 +39,12 @@ static bool answer(int client, const char *line, size_t length)
         length--;
     while (word < length && line[word] != ' ')
         word++;
-    if (length == 0)
-        return true;
     if (word == 4 && memcmp(line, "quit", 4) == 0)
         return false;
     if (word == 4 && memcmp(line, "ping", 4) == 0) {
         memcpy(reply, "pong\n", size);
+    } else if (word == 0) {
+        size = 0;
     } else if (word == 4 && memcmp(line, "echo", 4) == 0) {
         size = length > 5 ? length - 4 : 1;
         memcpy(reply, line + 5, size - 1);

@@ -39,12 +39,12 @@ static bool answer(int client, const char *line, size_t length)
         length--;
     while (word < length && line[word] != ' ')
         word++;
-    if (length == 0)
-        return true;
     if (word == 4 && memcmp(line, "quit", 4) == 0)
         return false;
     if (word == 4 && memcmp(line, "ping", 4) == 0) {
         memcpy(reply, "pong\n", size);
+    } else if (word == 0) {
+        size = 0;
     } else if (word == 4 && memcmp(line, "echo", 4) == 0) {
         size = length > 5 ? length - 4 : 1;
         memcpy(reply, line + 5, size - 1);
@@ -61,15 +61,16 @@ static bool answer(int client, const char *line, size_t length)
 static void *converse(void *argument)
 {
     int client = (int)(intptr_t)argument;
-    char buffer[4096], *line, *newline;
+    char buffer[4096];
     size_t held = 0; /* bytes in the buffer: a line whose end has not come */
     bool open = true;
     ssize_t count;
 
     while (open &&
            (count = recv(client, buffer + held, sizeof buffer - held, 0)) > 0) {
+        char *line = buffer, *newline;
+
         held += (size_t)count;
-        line = buffer;
         while (open && (newline = memchr(line, '\n', held)) != NULL) {
             open = answer(client, line, (size_t)(newline - line));
             held -= (size_t)(newline + 1 - line);

@@ -53,12 +53,12 @@ static bool answer(int client, const char *line, size_t length)
         length--;
     while (word < length && line[word] != ' ')
         word++;
-    if (length == 0)
-        return true;
     if (word == 4 && memcmp(line, "quit", 4) == 0)
         return false;
     if (word == 4 && memcmp(line, "ping", 4) == 0) {
         memcpy(reply, "pong\n", size);
+    } else if (word == 0) {
+        size = 0;
     } else if (word == 4 && memcmp(line, "echo", 4) == 0) {
         size = length > 5 ? length - 4 : 1;
         memcpy(reply, line + 5, size - 1);
@@ -75,15 +75,16 @@ static void *converse(void *argument)
 {
     static const char too_long[] = "Line too long, limit 4096 bytes\n";
     int client = (int)(intptr_t)argument;
-    char buffer[4096], *line, *newline;
+    char buffer[4096];
     size_t held = 0; /* bytes in the buffer: a line whose end has not come */
     bool open = true, skipping = false;
     ssize_t count;
 
     while (open &&
            (count = recv(client, buffer + held, sizeof buffer - held, 0)) > 0) {
+        char *line = buffer, *newline;
+
         held += (size_t)count;
-        line = buffer;
         while (open && (newline = memchr(line, '\n', held)) != NULL) {
             open = skipping || answer(client, line, (size_t)(newline - line));
             skipping = false;
