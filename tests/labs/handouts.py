@@ -26,6 +26,7 @@ import diagrams
 
 HANDOUTS = os.path.join(diagrams.ROOT, "build", "handouts")
 PAGES_MOST = 2
+MORE_PAGES = {"18-write-your-own-server.md": 8}  # it takes several sessions
 PRINT_SECONDS = 60  # about 2
 PACKAGES = {"pandoc": "pandoc", "pdfinfo": "poppler-utils"}  # and fonts-dejavu
 
@@ -118,7 +119,8 @@ def print_all(paths):
                 print(f"FAIL {name}: {error}\n{getattr(error, 'output', '')}")
                 failed += 1
                 continue
-            right = count > PAGES_MOST if path == long else count <= PAGES_MOST
+            right = count > PAGES_MOST if path == long else \
+                count <= MORE_PAGES.get(name, PAGES_MOST)
             print(f"{'ok  ' if right else 'FAIL'} {name}: {count} pages", flush=True)
             failed += not right
     os.remove(os.path.join(HANDOUTS, "three-pages.pdf"))
