@@ -332,7 +332,8 @@ class Client(outside.Case):
             'exit "${PIPESTATUS[1]}"', server.port)
         self.assertEqual(output, 'pong\n')
         self.assert_whole(errors, r'Trying 127\.0\.0\.1\.\.\.\n'
-                          r'Connected to 127\.0\.0\.1: \[.*\]\n')
+                          r'Connected to 127\.0\.0\.1: \[.*\]\n'
+                          r'Fail to write, standard output: Broken pipe\n')
         self.assertEqual(status, 1)
 
     def test_end_of_input_at_the_terminal(self):
