@@ -47,11 +47,10 @@ static bool model(const uint8_t *bytes, size_t count)
 
         if (bytes[i] == '\n' && i + 1 < count)
             matched = 0;
-        else if (matched == 4 && bytes[i] == ' ')
-            matched = 5;
         else if (matched < 4 && bytes[i] == (uint8_t)word[matched])
             matched++;
-        else if (matched == 4 && white && is_white_to_the_end(bytes, count, i))
+        else if (matched == 4 &&
+                 (bytes[i] == ' ' || is_white_to_the_end(bytes, count, i)))
             matched = 5;
         else if (bytes[i] != '\n' && matched < 5 && (!white || matched > 0))
             matched = 6;

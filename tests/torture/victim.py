@@ -147,13 +147,13 @@ class Server:
             if listening and "-q" in options or listening and stdout is not None:
                 self.port = self.find_port()
             elif listening:
-                line = self.log.wait_for(rb"^Listening on (.*?)(?::(\d+))?(/udp)?( \(datagrams\))?, pid")
+                line = self.log.wait_for(rb"^Listening on (.*?)(?::(\d+))?, pid")
                 self.port = int(line[2]) if line[2] else None
         except BaseException:
             self.kill()
             raise
 
-    def find_port(self, protocol="tcp"):
+    def find_port(self):
         """-q: nobody says which port, so /proc does. None for a path."""
         if self.path:
             eventually(self.listens_at_path, self.path)
@@ -167,12 +167,12 @@ class Server:
                     inodes.add(os.readlink(f"/proc/{self.pid}/fd/{name}"))
                 except OSError:
                     pass
-            for table in (protocol + "6", protocol):
+            for table in ("tcp6", "tcp"):
                 try:
                     with open(f"/proc/net/{table}", encoding="ascii") as rows:
                         for row in list(rows)[1:]:
                             word = row.split()
-                            if word[3] in ("0A", "07") and f"socket:[{word[9]}]" in inodes:
+                            if word[3] == "0A" and f"socket:[{word[9]}]" in inodes:
                                 return int(word[1].rsplit(":", 1)[1], 16)
                 except OSError:
                     pass
@@ -182,11 +182,11 @@ class Server:
 
     def listens_at_path(self):
         """The file is there from bind() on: it takes a listen(), too, to be
-        connected to. __SO_ACCEPTCON tells, or that it is for datagrams."""
+        connected to. __SO_ACCEPTCON tells."""
         with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
             for row in rows:
                 word = row.split()
-                if word[7:] == [self.path] and (int(word[3], 16) & 0x10000 or word[4] == "0002"):
+                if word[7:] == [self.path] and int(word[3], 16) & 0x10000:
                     return True
         return False
 
