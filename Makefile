@@ -24,7 +24,7 @@ STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion \
     -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
     -Wformat=2 -Wundef -Wcast-align -Wcast-qual -Wwrite-strings \
-    -Wswitch-enum -Wvla -Wnull-dereference -Wdouble-promotion \
+    -Wswitch-enum -Werror=switch -Wvla -Wnull-dereference -Wdouble-promotion \
     -Wfloat-equal -Wpointer-arith
 OPTIMIZE = -O0 -g3
 CFLAGS =

@@ -239,6 +239,20 @@ static void compose_replies(void)
     CHECK(composes(word, WORD_LIMIT + 1, expected, strlen(expected)));
 }
 
+/* Also a command that is new. (The compiler names each switch without it.) */
+static void each_command_has_a_reply(void)
+{
+    for (int i = NO_COMMAND; i <= UNSUPPORTED_COMMAND; i++) {
+        struct request request = {(enum command)i, "x", 1};
+        char reply[REPLY_LIMIT];
+        size_t length = compose(request, reply);
+
+        CHECK(length == 0 || length > 1);
+        CHECK(length == 0 || reply[length - 1] == '\n');
+        CHECK((length == 0) == (i == NO_COMMAND || i == QUIT_COMMAND));
+    }
+}
+
 /* ---- Conversations ------------------------------------------------------ */
 
 struct example {
@@ -980,6 +994,7 @@ int main(int argc, char **argv)
         {"parse_white_space", parse_white_space},
         {"parse_near_misses", parse_near_misses},
         {"compose_replies", compose_replies},
+        {"each_command_has_a_reply", each_command_has_a_reply},
         {"each_row_of_the_protocol", each_row_of_the_protocol},
         {"segments_every_single_cut", segments_every_single_cut},
         {"segments_byte_by_byte", segments_byte_by_byte},
