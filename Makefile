@@ -24,7 +24,7 @@ STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L
 WARNINGS = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion \
     -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
     -Wformat=2 -Wundef -Wcast-align -Wcast-qual -Wwrite-strings \
-    -Wswitch-enum -Wvla -Wnull-dereference -Wdouble-promotion \
+    -Wswitch-enum -Werror=switch -Wvla -Wnull-dereference -Wdouble-promotion \
     -Wfloat-equal -Wpointer-arith
 OPTIMIZE = -O0 -g3
 CFLAGS =
@@ -79,7 +79,7 @@ PROGRAMS := $(if $(VARIANT),$(OBJECTS),.)
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPTIMIZE) -pthread $(VARIANT_FLAGS) $(CFLAGS)
 LINK = $(COMPILE) $(VARIANT_LINK) $(LDFLAGS)
 
-.PHONY: all run release clean help FORCE
+.PHONY: all run release clean help help-all FORCE
 
 all: $(PROGRAMS)/server $(PROGRAMS)/client ## build ./server and ./client
 
@@ -92,10 +92,16 @@ release: ## build/release/: optimized and hardened
 clean: ## leave the tree as it was cloned
 	rm -rf build server client build.log dump.log
 
-help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' Makefile tests/suites.mk tests/labs/labs.mk \
-	    $(filter-out Makefile %/suites.mk %/labs.mk,$(MAKEFILE_LIST)) | \
-	    awk -F ':.*## ' '{ printf "  make %-16s %s\n", $$1, $$2 }'
+# What a student needs, in this order. The rest is for who changes the project.
+FOR_STUDENTS = all run test labs grade demo clean help
+SHOW_TARGETS = awk -F ':.*\#\# ' '/^[a-z0-9-]+:.*\#\# / { printf "  make %-16s %s\n", $$1, $$2 }
+
+help: ## this list; make help-all has the rest
+	@for target in $(FOR_STUDENTS); do cat $(MAKEFILE_LIST) | $(SHOW_TARGETS)' | \
+	    grep "^  make $$target " || true; done
+
+help-all: ## every target, one group for each room
+	@$(SHOW_TARGETS) FNR == 1 { gsub(/^\# *|[.:].*/, ""); print "\n" FILENAME ": " $$0 }' $(MAKEFILE_LIST)
 
 $(PROGRAMS)/server: $(OBJECTS)/server.o $(OBJECTS)/handler.o
 	$(SHORT) '$(CC) -o $@ $^'

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -20,14 +21,173 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <CUnit/Basic.h>
+#include <CUnit/TestRun.h>
 
 #define MOST_WORDS 64
 #define MOST_PROGRAMS 64
+#define SHOWN_BYTES 72 /* of a text in a report; a longer one is cut */
+#define SHOWN_END 20
+#define SHOWN_FAILURES 3 /* of a suite; of more only the names */
+#define SKIPPED 77       /* a test's exit status */
+#define LATE 76
 
 /* What clean_up() must end. A test's own struct may be gone by then. */
-static pid_t running[MOST_PROGRAMS];
-static char directory[64];
+static struct {
+    pid_t pid;
+    int errors;
+} running[MOST_PROGRAMS];
+static int ended_errors = -1; /* of the last program that has ended */
+static char base[64];      /* the suite's directory, with one for each test */
+static char directory[80]; /* the test's own; it exists once it was needed */
+
+/* The check that is being made, for the report of a test that does not end, and
+ * what has been noted since it began. */
+static char checking[512];
+static char *notes;
+static size_t notes_length;
+
+/* The last bytes that this thread of the test has sent: of many both ends. */
+static _Thread_local char last_sent[SHOWN_BYTES];
+static _Thread_local size_t last_sent_length;
+
+static long setting(const char *name, long usual)
+{
+    const char *text = getenv(name);
+
+    return text && *text ? atol(text) : usual;
+}
+
+static size_t min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- Reports ------------------------------------------------------------ */
+
+static void show_part(FILE *to, const char *bytes, size_t length)
+{
+    static const char escaped[] = "\n\r\t\"\\";
+    static const char letters[] = "nrt\"\\";
+
+    (void)fputc('"', to);
+    for (size_t i = 0; i < length; i++) {
+        const char *place = bytes[i] != '\0' ? strchr(escaped, bytes[i]) : NULL;
+
+        if (place != NULL)
+            (void)fprintf(to, "\\%c", letters[place - escaped]);
+        else if (bytes[i] < ' ' || bytes[i] > '~')
+            (void)fprintf(to, "\\x%02x", (unsigned char)bytes[i]);
+        else
+            (void)fputc(bytes[i], to);
+    }
+    (void)fputc('"', to);
+}
+
+/* Bytes as a C string; of many the beginning and the end, which is before
+ * `end`. */
+static void show(FILE *to, const char *label, const char *bytes,
+                 const char *end, size_t length)
+{
+    (void)fprintf(to, "    %-10s ", label);
+    if (length <= SHOWN_BYTES) {
+        show_part(to, bytes, length);
+    } else {
+        show_part(to, bytes, SHOWN_BYTES - SHOWN_END);
+        (void)fprintf(to, " ... ");
+        show_part(to, end - SHOWN_END, SHOWN_END);
+        (void)fprintf(to, ", %zu bytes", length);
+    }
+    (void)fputc('\n', to);
+}
+
+static FILE *open_notes(void)
+{
+    free(notes);
+    notes = NULL;
+    return open_memstream(&notes, &notes_length);
+}
+
+void begin_check(const char *file, int line, const char *text)
+{
+    free(notes);
+    notes = NULL;
+    (void)snprintf(checking, sizeof checking, "    %s:%d: %.90s\n", file, line,
+                   text);
+}
+
+void note(const char *format, ...)
+{
+    FILE *to = open_notes();
+    va_list values;
+
+    va_start(values, format);
+    (void)fprintf(to, "    ");
+    (void)vfprintf(to, format, values);
+    (void)fputc('\n', to);
+    (void)fclose(to);
+    va_end(values);
+}
+
+bool is_number(long long came, long long expected)
+{
+    if (came != expected)
+        note("expected   %lld\n    came       %lld", expected, came);
+    return came == expected;
+}
+
+bool is_bytes(const char *came, size_t came_length, const char *expected,
+              size_t expected_length)
+{
+    size_t same = 0;
+    FILE *to;
+
+    while (same < came_length && same < expected_length &&
+           came[same] == expected[same])
+        same++;
+    if (same == came_length && same == expected_length)
+        return true;
+    to = open_notes();
+    if (last_sent_length > 0)
+        show(to, "last sent", last_sent, last_sent + SHOWN_BYTES,
+             last_sent_length);
+    show(to, "expected", expected, expected + expected_length, expected_length);
+    show(to, "came", came, came + came_length, came_length);
+    if (came_length > SHOWN_BYTES || expected_length > SHOWN_BYTES) {
+        (void)fprintf(to, "    from byte %zu on ", same);
+        show_part(to, came + same, min(came_length - same, SHOWN_END));
+        (void)fprintf(to, " instead of ");
+        show_part(to, expected + same, min(expected_length - same, SHOWN_END));
+        (void)fputc('\n', to);
+    }
+    (void)fclose(to);
+    return false;
+}
+
+bool is_text(const char *came, const char *expected)
+{
+    return is_bytes(came, strlen(came), expected, strlen(expected));
+}
+
+_Noreturn void skip(const char *reason)
+{
+    (void)printf("%s\n", reason);
+    (void)fflush(NULL);
+    clean_up();
+    _exit(SKIPPED);
+}
+
+/* What a program has written to its standard error and nobody has read. */
+static void print_words(int errors)
+{
+    char words[8192];
+    ssize_t count;
+
+    (void)fcntl(errors, F_SETFL, O_NONBLOCK);
+    count = read(errors, words, sizeof words - 1);
+    words[count > 0 ? count : 0] = '\0';
+    for (char *line = strtok(words, "\n"); line; line = strtok(NULL, "\n"))
+        (void)printf("    it said    %s\n", line);
+}
 
 /* ---- Waiting ------------------------------------------------------------ */
 
@@ -37,6 +197,13 @@ long long now_ms(void)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &now);
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int patience_ms(void)
+{
+    const char *wrapper = getenv("WRAPPER");
+
+    return (int)setting("PATIENCE", wrapper && *wrapper ? 60 : 10) * 1000;
 }
 
 bool still_patient(long long since)
@@ -58,8 +225,7 @@ static bool readable(int descriptor)
 
 int load(int count)
 {
-    const char *text = getenv("LOAD");
-    int divisor = text ? atoi(text) : 1;
+    int divisor = (int)setting("LOAD", 1);
 
     count /= divisor > 0 ? divisor : 1;
     return count > 0 ? count : 1;
@@ -67,11 +233,12 @@ int load(int count)
 
 /* ---- Programs ----------------------------------------------------------- */
 
-static void remember(pid_t pid)
+static void remember(const struct program *program)
 {
     for (int i = 0; i < MOST_PROGRAMS; i++) {
-        if (running[i] == 0) {
-            running[i] = pid;
+        if (running[i].pid == 0) {
+            running[i].pid = program->pid;
+            running[i].errors = program->errors;
             return;
         }
     }
@@ -81,8 +248,8 @@ static void remember(pid_t pid)
 static void forget(pid_t pid)
 {
     for (int i = 0; i < MOST_PROGRAMS; i++)
-        if (running[i] == pid)
-            running[i] = 0;
+        if (running[i].pid == pid)
+            running[i].pid = 0;
 }
 
 /* The words of WRAPPER, then the program, then its own words. */
@@ -108,13 +275,27 @@ static void compose_command(const char *const argv[], char *words[],
     words[count] = NULL;
 }
 
-/* In the child: only what the program is to have, and the default signals. */
+/* Programs that we start get none of our descriptors. close_range(2) is newer
+ * than some C libraries, and closing all up to the limit takes a while. */
+static void close_on_exec(void)
+{
+    DIR *entries = opendir("/proc/self/fd");
+
+    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;)
+        if (atoi(entry->d_name) > STDERR_FILENO)
+            (void)fcntl(atoi(entry->d_name), F_SETFD, FD_CLOEXEC);
+    (void)closedir(entries);
+}
+
+/* In the child: only what the program is to have, and the default signals. If
+ * the test ends before it, so does the program. */
 static _Noreturn void become(char *words[], int input, int output, int errors)
 {
     (void)dup2(input, STDIN_FILENO);
     (void)dup2(output, STDOUT_FILENO);
     (void)dup2(errors, STDERR_FILENO);
-    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
+    close_on_exec();
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)signal(SIGPIPE, SIG_DFL);
     (void)execvp(words[0], words);
     (void)fprintf(stderr, "%s: %s\n", words[0], strerror(errno));
@@ -130,7 +311,7 @@ bool start(struct program *program, const char *const argv[])
     compose_command(argv, words, storage, sizeof storage);
     for (int i = 0; i < 3; i++) {
         if (pipe(pipes[i]) < 0) {
-            CU_FAIL("pipe");
+            note("pipe: %s", strerror(errno));
             return false;
         }
         /* Nobody else's child may hold an end: an end of file would not come.
@@ -149,10 +330,10 @@ bool start(struct program *program, const char *const argv[])
     program->output = pipes[1][0];
     program->errors = pipes[2][0];
     if (program->pid < 0) {
-        CU_FAIL("fork");
+        note("fork: %s", strerror(errno));
         return false;
     }
-    remember(program->pid);
+    remember(program);
     return true;
 }
 
@@ -188,9 +369,8 @@ bool start_server(struct program *server, ...)
         server->port = colon ? atoi(colon + 1) : 0;
         return true;
     }
-    if (next_line(server->errors, line, sizeof line))
-        (void)fprintf(stderr, "the server said: %s\n", line);
-    CU_FAIL("the server does not listen");
+    (void)next_line(server->errors, line, sizeof line);
+    note("the server does not listen%s%s", *line ? ", but says: " : "", line);
     return false;
 }
 
@@ -215,11 +395,11 @@ bool next_line_is(int descriptor, const char *expected)
     char line[16384];
     bool came = next_line(descriptor, line, sizeof line);
 
-    if (came && strcmp(line, expected) == 0)
-        return true;
-    (void)fprintf(stderr, "\n  expected: %s\n  came:     %s%s\n", expected,
-                  line, came ? "" : " (and no line end)");
-    return false;
+    if (!came && *line == '\0') {
+        note("expected   \"%s\"\n    came       nothing", expected);
+        return false;
+    }
+    return is_text(line, expected) && came;
 }
 
 bool line_comes(int descriptor, const char *expected)
@@ -229,7 +409,7 @@ bool line_comes(int descriptor, const char *expected)
     while (next_line(descriptor, line, sizeof line))
         if (strcmp(line, expected) == 0)
             return true;
-    (void)fprintf(stderr, "\n  did not come: %s\n", expected);
+    note("this line did not come: \"%s\"", expected);
     return false;
 }
 
@@ -252,7 +432,9 @@ int wait_for_end(struct program *program)
     forget(program->pid);
     close_if_open(&program->input);
     close_if_open(&program->output);
-    close_if_open(&program->errors);
+    close_if_open(&ended_errors);
+    ended_errors = program->errors;
+    program->errors = -1;
     if (ended < 0)
         return -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -262,6 +444,27 @@ int stop(struct program *program)
 {
     (void)kill(program->pid, SIGTERM);
     return wait_for_end(program);
+}
+
+bool ends(struct program *program, int status)
+{
+    int came = wait_for_end(program);
+
+    if (came < 0)
+        note("the program does not end");
+    else if (came > 128)
+        note("expected   exit status %d\n    came       signal %d, %s", status,
+             came - 128, strsignal(came - 128));
+    else if (came != status)
+        note("expected   exit status %d\n    came       exit status %d", status,
+             came);
+    return came == status;
+}
+
+bool stops(struct program *program)
+{
+    (void)kill(program->pid, SIGTERM);
+    return ends(program, 0);
 }
 
 /* ---- Scratch ------------------------------------------------------------ */
@@ -281,11 +484,8 @@ const char *scratch(const char *name)
     static int next;
     char *path = paths[next++ % 8];
 
-    if (*directory == '\0') {
-        (void)strcpy(directory, "/tmp/sockets-XXXXXX");
-        if (mkdtemp(directory) == NULL)
-            CU_FAIL_FATAL("mkdtemp");
-    }
+    if (mkdir(directory, 0700) < 0 && errno != EEXIST)
+        CU_FAIL_FATAL("mkdir");
     (void)snprintf(path, sizeof paths[0], "%s/%s", directory, name);
     return path;
 }
@@ -293,15 +493,13 @@ const char *scratch(const char *name)
 void clean_up(void)
 {
     for (int i = 0; i < MOST_PROGRAMS; i++) {
-        if (running[i] > 0) {
-            (void)kill(running[i], SIGKILL);
-            (void)waitpid(running[i], NULL, 0);
-            running[i] = 0;
+        if (running[i].pid > 0) {
+            (void)kill(running[i].pid, SIGKILL);
+            (void)waitpid(running[i].pid, NULL, 0);
+            running[i].pid = 0;
         }
     }
-    if (*directory)
-        (void)nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
-    *directory = '\0';
+    (void)nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* ---- Sockets ------------------------------------------------------------ */
@@ -334,6 +532,18 @@ int connect_to(const char *address, int port)
     return connect_address(AF_INET6, &six, sizeof six);
 }
 
+void need_ipv6(void)
+{
+    struct sockaddr_in6 loopback = {.sin6_family = AF_INET6,
+                                    .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int probe = socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (probe < 0 ||
+        bind(probe, (struct sockaddr *)&loopback, sizeof loopback) < 0)
+        skip("no IPv6 on this machine");
+    (void)close(probe);
+}
+
 int connect_to_path(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -344,6 +554,12 @@ int connect_to_path(const char *path)
 
 bool send_bytes(int socket, const char *bytes, size_t length)
 {
+    last_sent_length = length;
+    memcpy(last_sent, bytes, min(length, SHOWN_BYTES));
+    if (length > SHOWN_BYTES)
+        memcpy(last_sent + SHOWN_BYTES - SHOWN_END, bytes + length - SHOWN_END,
+               SHOWN_END);
+
     while (length > 0) {
         ssize_t sent = send(socket, bytes, length, MSG_NOSIGNAL);
 
@@ -378,13 +594,23 @@ bool receive_bytes(int socket, char *bytes, size_t length)
     return true;
 }
 
+/* Stops at the first byte that differs: more may never come. */
 bool receives(int socket, const char *text)
 {
-    size_t length = strlen(text);
-    char *bytes = malloc(length + 1);
-    bool same = bytes && receive_bytes(socket, bytes, length) &&
-                memcmp(bytes, text, length) == 0;
+    size_t expected = strlen(text);
+    size_t length = 0;
+    char *bytes = malloc(expected + 1);
+    ssize_t count = 1;
+    bool same;
 
+    while (bytes && count > 0 && length < expected &&
+           memcmp(bytes, text, length) == 0) {
+        count = readable(socket)
+                    ? recv(socket, bytes + length, expected - length, 0)
+                    : -1;
+        length += count > 0 ? (size_t)count : 0;
+    }
+    same = bytes && is_bytes(bytes, length, text, expected);
     free(bytes);
     return same;
 }
@@ -392,8 +618,15 @@ bool receives(int socket, const char *text)
 bool receives_end(int socket)
 {
     char byte;
+    ssize_t count = readable(socket) ? recv(socket, &byte, 1, 0) : -2;
 
-    return readable(socket) && recv(socket, &byte, 1, 0) == 0;
+    if (count != 0)
+        note("expected   the end of the connection\n    came       %s%.1s",
+             count == -2  ? "nothing"
+             : count == 1 ? "another byte: "
+                          : strerror(errno),
+             count == 1 ? &byte : "");
+    return count == 0;
 }
 
 char *receive_all(int socket, size_t *length)
@@ -444,15 +677,202 @@ int count_in_proc(pid_t pid, const char *name)
 
 bool becomes(pid_t pid, const char *name, int count)
 {
+    const char *what = strcmp(name, "fd") == 0 ? "descriptor" : "thread";
     long long since = now_ms();
+    int more;
 
-    while (count_in_proc(pid, name) != count)
+    while ((more = count_in_proc(pid, name) - count) != 0)
         if (!still_patient(since))
-            return false;
-    return true;
+            break;
+    if (more != 0)
+        note("%d %s%s %s than before%s", abs(more), what,
+             abs(more) == 1 ? "" : "s", more > 0 ? "more" : "fewer",
+             more < 0       ? ""
+             : *what == 'd' ? ": is a close() missing?"
+                            : ": what does it wait for?");
+    return more == 0;
 }
 
 /* ---- Running ------------------------------------------------------------ */
+
+/* A test that is running, or has run. */
+struct run {
+    const struct test *test;
+    FILE *output;   /* what it and its programs wrote */
+    long long time; /* when it began; how long it took */
+    pid_t pid;      /* 0 before, and -1 after it */
+    int status;     /* as for wait_for_end(); -1: it did not end in time */
+};
+
+static const char *suite_name;
+static struct run runs[256];
+static int run_count;
+
+static void print_failures(void)
+{
+    for (CU_pFailureRecord each = CU_get_failure_list(); each;
+         each = each->pNext)
+        (void)printf("    %s:%u: %.90s\n", each->strFileName,
+                     each->uiLineNumber, each->strCondition);
+    (void)printf("%s", notes ? notes : "");
+    print_words(ended_errors);
+    for (int i = 0; i < MOST_PROGRAMS; i++)
+        if (running[i].pid > 0)
+            print_words(running[i].errors);
+    (void)fflush(NULL);
+}
+
+static long bound_seconds(void)
+{
+    return setting("BOUND", 3 * PATIENCE_MS / 1000);
+}
+
+/* SIGALRM, at the test's bound. Our parent ends the programs. */
+static void on_bound(int number)
+{
+    (void)number;
+    (void)!write(STDOUT_FILENO, checking, strlen(checking));
+    _exit(LATE);
+}
+
+/* In the test's own process, which leads a process group of its own. All in it
+ * can be ended with one kill(2). */
+static _Noreturn void be_a_test(const struct run *run)
+{
+    CU_pSuite suite;
+    CU_pTest test;
+    sigset_t none;
+    bool failed;
+
+    (void)setpgid(0, 0);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    (void)signal(SIGALRM, on_bound);
+    (void)alarm((unsigned)bound_seconds());
+    (void)dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
+    (void)dup2(fileno(run->output), STDOUT_FILENO);
+    (void)dup2(fileno(run->output), STDERR_FILENO);
+    (void)snprintf(directory, sizeof directory, "%s/%d", base,
+                   (int)(run - runs));
+
+    if (CU_initialize_registry() != CUE_SUCCESS)
+        exit(EXIT_FAILURE);
+    suite = CU_add_suite(suite_name, NULL, NULL);
+    test = CU_add_test(suite, run->test->name, run->test->function);
+    (void)CU_run_test(suite, test);
+    failed = CU_get_number_of_failures() > 0;
+    if (failed) {
+        print_failures();
+    } else if (CU_get_number_of_asserts() == 0) {
+        (void)printf("    this test checks nothing\n");
+        failed = true;
+    }
+    clean_up();
+    /* Not by exit(3): what a failed test has not freed is no leak. */
+    if (failed) {
+        (void)fflush(NULL);
+        _exit(EXIT_FAILURE);
+    }
+    CU_cleanup_registry();
+    exit(EXIT_SUCCESS);
+}
+
+static void begin_test(struct run *run)
+{
+    run->output = tmpfile();
+    run->time = now_ms();
+    run->status = -1;
+    (void)fflush(NULL);
+    run->pid = run->output ? fork() : -1;
+    if (run->pid == 0)
+        be_a_test(run);
+    (void)setpgid(run->pid, run->pid);
+}
+
+/* True if the test has ended. One that does not even end itself at its bound,
+ * is ended a second later. */
+static bool has_ended(struct run *run)
+{
+    int status;
+    pid_t ended = waitpid(run->pid, &status, WNOHANG);
+
+    if (ended == 0 && now_ms() - run->time < (bound_seconds() + 1) * 1000)
+        return false;
+    (void)kill(-run->pid, SIGKILL);
+    if (ended == 0)
+        (void)waitpid(run->pid, NULL, 0);
+    else
+        run->status =
+            WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    run->time = now_ms() - run->time;
+    run->pid = -1;
+    return true;
+}
+
+/* The test's line, and if it has failed, the first lines of what it wrote. */
+static void print_result(struct run *run, int failures)
+{
+    char line[512] = "";
+    long most = failures <= SHOWN_FAILURES ? setting("LINES", 9) : 0;
+
+    rewind(run->output);
+    (void)printf("%s %s %s, %.1f s",
+                 run->status == 0         ? "passed "
+                 : run->status == SKIPPED ? "skipped"
+                                          : "FAILED ",
+                 suite_name, run->test->name, (double)run->time / 1000);
+    if (run->status < 0 || run->status == LATE)
+        (void)printf(": it did not end in time, and was ended");
+    else if (run->status > 128)
+        (void)printf(": %s", strsignal(run->status - 128));
+    if (run->status == SKIPPED && fgets(line, sizeof line, run->output))
+        (void)printf(": %s", line);
+    else
+        (void)printf("\n");
+    if (run->status == SKIPPED || run->status == 0)
+        most = 0;
+    for (; most > 0 && fgets(line, sizeof line, run->output); most--)
+        (void)printf("%s", line);
+    (void)fclose(run->output);
+    (void)fflush(stdout);
+}
+
+/* Runs all, some at once, and prints the results in the order of the table.
+ * Returns the signal that ended this early, or 0. */
+static int run_tests(int *failures, int *skipped)
+{
+    const struct timespec tick = {.tv_nsec = 100000000};
+    long most = setting("JOBS", 8);
+    int begun = 0;
+    int printed = 0;
+    int number;
+    sigset_t signals;
+
+    (void)sigemptyset(&signals);
+    (void)sigaddset(&signals, SIGCHLD);
+    (void)sigaddset(&signals, SIGINT);
+    (void)sigaddset(&signals, SIGTERM);
+    (void)sigaddset(&signals, SIGHUP);
+    (void)sigprocmask(SIG_BLOCK, &signals, NULL);
+    for (int current = 0; printed < run_count;) {
+        for (; begun < run_count && current < most; current++)
+            begin_test(&runs[begun++]);
+        number = sigtimedwait(&signals, NULL, &tick);
+        if (number > 0 && number != SIGCHLD)
+            return number;
+        for (int i = printed; i < begun; i++)
+            if (runs[i].pid > 0 && has_ended(&runs[i]))
+                current--;
+        for (; printed < begun && runs[printed].pid < 0; printed++) {
+            *skipped += runs[printed].status == SKIPPED;
+            *failures +=
+                runs[printed].status != 0 && runs[printed].status != SKIPPED;
+            print_result(&runs[printed], *failures);
+        }
+    }
+    return 0;
+}
 
 static bool is_wanted(const char *name, int argc, char **argv)
 {
@@ -464,27 +884,42 @@ static bool is_wanted(const char *name, int argc, char **argv)
 
 int run_suite(const char *name, const struct test *tests, int argc, char **argv)
 {
-    CU_pSuite suite;
-    unsigned failures;
+    long long since = now_ms();
+    int failures = 0;
+    int skipped = 0;
+    int number;
 
+    suite_name = name;
+    if (argc == 2 && strcmp(argv[1], "--list") == 0) {
+        for (; tests->name; tests++)
+            (void)printf("%s\n", tests->name);
+        return EXIT_SUCCESS;
+    }
+    for (; tests->name && run_count < (int)(sizeof runs / sizeof *runs);
+         tests++)
+        if (is_wanted(tests->name, argc, argv))
+            runs[run_count++].test = tests;
     (void)signal(SIGPIPE, SIG_IGN);
     /* A script's background job ignores the first two, what nohup(1) starts the
      * third, and so would all that we start. */
     (void)signal(SIGINT, SIG_DFL);
     (void)signal(SIGQUIT, SIG_DFL);
     (void)signal(SIGHUP, SIG_DFL);
-    if (CU_initialize_registry() != CUE_SUCCESS)
+    close_on_exec();
+    (void)strcpy(base, "/tmp/sockets-XXXXXX");
+    if (mkdtemp(base) == NULL) {
+        perror(base);
         return EXIT_FAILURE;
-    suite =
-        CU_add_suite_with_setup_and_teardown(name, NULL, NULL, NULL, clean_up);
-    for (; suite && tests->name; tests++)
-        if (is_wanted(tests->name, argc, argv))
-            (void)CU_add_test(suite, tests->name, tests->function);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    (void)CU_basic_run_tests();
-    failures = CU_get_number_of_failures();
-    if (CU_get_number_of_asserts() == 0)
-        failures++; /* nothing was asked */
-    CU_cleanup_registry();
-    return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    }
+    number = run_tests(&failures, &skipped);
+    for (int i = 0; i < run_count; i++)
+        if (runs[i].pid > 0)
+            (void)kill(-runs[i].pid, SIGKILL);
+    (void)nftw(base, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    if (number > 0)
+        return 128 + number;
+    (void)printf("%s: %d passed, %d failed, %d skipped, %.1f s\n", name,
+                 run_count - failures - skipped, failures, skipped,
+                 (double)(now_ms() - since) / 1000);
+    return failures == 0 && run_count > 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -6,10 +6,18 @@
  * the thing itself, and gives up after PATIENCE_MS, which is long because it
  * passes only where a test fails.
  *
+ * Each test runs in a process of its own, several at once. Its first failed
+ * CHECK ends it. Functions that return bool leave a note of what was expected
+ * and what came, and a CHECK around them prints it.
+ *
  * In the environment:
  *   PROGRAMS   the directory of ./server and ./client (".")
  *   WRAPPER    a command to run them under, such as "valgrind -q" (none)
  *   LOAD       a divisor for the number of repetitions (1)
+ *   PATIENCE   how many seconds to wait for anything (10; with a WRAPPER 60)
+ *   BOUND      how many seconds a test may take (three times PATIENCE)
+ *   JOBS       how many tests to run at once (8)
+ *   LINES      how many lines of a failed test's output to show (9)
  */
 #ifndef HARNESS_H
 #define HARNESS_H
@@ -20,7 +28,37 @@
 
 #include <CUnit/CUnit.h>
 
-#define PATIENCE_MS 30000
+#define PATIENCE_MS patience_ms()
+
+/* ---- Checks ------------------------------------------------------------- */
+
+/* Each ends the test as failed if it does not hold. The last two show what came
+ * and what was expected, which are numbers or C strings. */
+#define CHECK(condition) \
+    CHECK_THAT((condition) ? CU_TRUE : CU_FALSE, #condition)
+#define CHECK_EQUAL(came, expected) \
+    CHECK_THAT(is_number((long long)(came), (long long)(expected)), #came)
+#define CHECK_TEXT(came, expected) \
+    CHECK_THAT(is_text((came), (expected)), #came)
+
+#define CHECK_THAT(condition, text)                                     \
+    (begin_check(__FILE__, __LINE__, text),                             \
+     CU_assertImplementation((condition), __LINE__, text, __FILE__, "", \
+                             CU_TRUE))
+
+/* True if they are the same; otherwise leaves a note. */
+bool is_number(long long came, long long expected);
+bool is_text(const char *came, const char *expected);
+bool is_bytes(const char *came, size_t came_length, const char *expected,
+              size_t expected_length);
+
+/* Leaves a line for the report of a CHECK that fails. */
+void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void begin_check(const char *file, int line, const char *text);
+
+/* Ends the test: it cannot be asked on this machine, for this reason. */
+_Noreturn void skip(const char *reason);
+void need_ipv6(void); /* or the test is skipped */
 
 /* A program that a test started. Descriptors are ours to write to (input) and
  * to read from (output, errors); -1 when closed. */
@@ -48,8 +86,7 @@ bool start_server(struct program *server, ...);
  * PATIENCE_MS, or if it does not fit. */
 bool next_line(int descriptor, char *line, size_t size);
 
-/* True if the next line is this one, to the letter; otherwise says on standard
- * error what came instead. */
+/* True if the next line is this one, to the letter. */
 bool next_line_is(int descriptor, const char *expected);
 
 /* Reads and drops lines until one is `expected`. False as for next_line(). */
@@ -63,12 +100,17 @@ int wait_for_end(struct program *program);
 /* Sends SIGTERM and waits: the status, or -1. */
 int stop(struct program *program);
 
-/* Kills whatever a test has left running, closes its descriptors, and removes
- * its scratch directory. The teardown of each suite. */
+/* True if the program ends with this status, and for stops(), with 0 after
+ * SIGTERM. */
+bool ends(struct program *program, int status);
+bool stops(struct program *program);
+
+/* Ends whatever the test has left running, and removes its scratch directory:
+ * between the rounds of a long test. At a test's end it happens anyway. */
 void clean_up(void);
 
-/* A path of this name in a private directory, which clean_up() removes with
- * all that is in it. The text is good until the next call but seven. */
+/* A path of this name in the test's own directory, which is removed with all
+ * that is in it. The text is good until the next call but seven. */
 const char *scratch(const char *name);
 
 /* ---- Sockets ------------------------------------------------------------ */
@@ -101,6 +143,7 @@ char *receive_all(int socket, size_t *length);
 
 /* Milliseconds on a clock that nobody sets. */
 long long now_ms(void);
+int patience_ms(void);
 
 /* A millisecond for the others. False when PATIENCE_MS have passed since
  * `since`. */
@@ -109,7 +152,7 @@ bool still_patient(long long since);
 /* How many entries /proc/PID/NAME has ("fd", "task"), or -1. */
 int count_in_proc(pid_t pid, const char *name);
 
-/* Waits until there are exactly so many. */
+/* Waits until there are exactly so many. If not, something leaks. */
 bool becomes(pid_t pid, const char *name, int count);
 
 /* `count` divided by LOAD, at least 1. */
@@ -123,8 +166,8 @@ struct test {
     void (*function)(void);
 };
 
-/* Runs a suite with CUnit's basic interface; returns main()'s status. With
- * arguments, runs only the tests that they name. */
+/* Runs a suite, and returns main()'s status. With arguments, runs only the
+ * tests that they name; with `--list`, prints the names of all. */
 int run_suite(const char *name, const struct test *tests, int argc,
               char **argv);
 

@@ -1,17 +1,26 @@
-# The CUnit suites. `make test` runs them all; TESTS="name ..." picks tests:
+# The CUnit suites. `make test` runs them side by side.
 #
-#     make test SUITES=server TESTS='many_clients'
+#     make test TESTS='NAME ...'   these tests, in whichever suites they are
+#     make test SUITES=handler     this suite
 
-SUITES += segments handler server client
+ALL_SUITES := segments handler server client
+SUITES = $(ALL_SUITES)
 TEST_FLAGS = -D_GNU_SOURCE -I. -Itests -Wno-switch-enum
 SUITE_PROGRAMS = $(SUITES:%=$(OBJECTS)/test_%)
 
+ifneq ($(filter-out $(ALL_SUITES),$(SUITES)),)
+$(error no suite is called '$(filter-out $(ALL_SUITES),$(SUITES))'; there are: $(ALL_SUITES))
+endif
+
+# A build that is slower waits longer for everything.
+SLOW = $(SANITIZE)$(COVERAGE)$(TEST_WRAPPER)
+TEST_COMMAND = make$(if $(filter-out cc,$(CC)), CC=$(CC))$(if $(SANITIZE), SANITIZE=$(SANITIZE)) test
+
 .PHONY: test suites cunit
 
-test: all suites ## build and pass every CUnit suite
-	@for suite in $(SUITES); do \
-	    PROGRAMS=$(PROGRAMS) $(TEST_WRAPPER) $(OBJECTS)/test_$$suite $(TESTS) || exit 1; \
-	done
+test: all suites ## build and pass every test; one: make test TESTS=NAME
+	@PROGRAMS=$(PROGRAMS) $(if $(SLOW),PATIENCE=60 LINES=200) TEST_WRAPPER='$(TEST_WRAPPER)' \
+	    sh tests/run.sh $(OBJECTS) '$(SUITES)' '$(TESTS)' '$(TEST_COMMAND)'
 
 suites: $(SUITE_PROGRAMS)
 

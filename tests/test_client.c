@@ -15,9 +15,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
-
-#include <CUnit/CUnit.h>
 
 #define PATH_MISUSE "client: -U: needs a path, and no family, host or port"
 #define USAGE \
@@ -71,17 +70,18 @@ static int listen_on(int backlog, int *port)
     socklen_t length = sizeof address;
     int listening = socket(AF_INET, SOCK_STREAM, 0);
 
-    CU_ASSERT_EQUAL_FATAL(
-        bind(listening, (struct sockaddr *)&address, sizeof address), 0);
-    CU_ASSERT_EQUAL_FATAL(listen(listening, backlog), 0);
-    CU_ASSERT_EQUAL_FATAL(
-        getsockname(listening, (struct sockaddr *)&address, &length), 0);
+    CHECK_EQUAL(bind(listening, (struct sockaddr *)&address, sizeof address),
+                0);
+    CHECK_EQUAL(listen(listening, backlog), 0);
+    CHECK_EQUAL(getsockname(listening, (struct sockaddr *)&address, &length),
+                0);
     *port = ntohs(address.sin_port);
     return listening;
 }
 
-/* Runs a command of the shell in which $client and $server_port are known. */
-static int run_shell(const char *command, int port)
+/* Runs a command of the shell in which $client, $port and $dir are known. What
+ * it leaves in $dir/e is for the report. */
+static bool shell_succeeds(const char *command, int port)
 {
     struct program shell;
     char script[1024];
@@ -90,17 +90,18 @@ static int run_shell(const char *command, int port)
     const char *argv[] = {"/bin/sh", "-c", script, NULL};
 
     (void)snprintf(script, sizeof script,
-                   "client='%s %s/client'; port=%d; dir='%s'; %s",
+                   "client='%s %s/client'; port=%d; dir='%s'; { %s; } || "
+                   "{ cat $dir/e >&2; exit 1; }",
                    wrapper ? wrapper : "", programs ? programs : ".", port,
                    scratch("."), command);
-    CU_ASSERT_FATAL(start(&shell, argv));
+    CHECK(start(&shell, argv));
     end_input(&shell);
-    return wait_for_end(&shell);
+    return ends(&shell, 0);
 }
 
 static bool last_words(struct program *client, const char *line, int status)
 {
-    return next_line_is(client->errors, line) && wait_for_end(client) == status;
+    return next_line_is(client->errors, line) && ends(client, status);
 }
 
 /* ---- Conversations ------------------------------------------------------ */
@@ -111,23 +112,22 @@ static void the_session(void)
     struct program client;
     char line[256];
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_FATAL(start_client(&client, server.port));
-    CU_ASSERT(connects(&client, server.port));
-    CU_ASSERT(type(&client, "ping\n"));
-    CU_ASSERT(next_line_is(client.output, "pong"));
-    CU_ASSERT(type(&client, "echo Hello,socket\n"));
-    CU_ASSERT(next_line_is(client.output, "Hello,socket"));
-    CU_ASSERT(type(&client, "foo\n"));
-    CU_ASSERT(next_line_is(client.output, "Unsupported command: foo"));
-    CU_ASSERT(type(&client, "quit\n"));
-    CU_ASSERT(
-        next_line_is(client.errors, "Connection closed by foreign host."));
-    CU_ASSERT_FALSE(next_line(client.output, line, sizeof line));
-    CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
+    CHECK(start_server(&server, NULL));
+    CHECK(start_client(&client, server.port));
+    CHECK(connects(&client, server.port));
+    CHECK(type(&client, "ping\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK(type(&client, "echo Hello,socket\n"));
+    CHECK(next_line_is(client.output, "Hello,socket"));
+    CHECK(type(&client, "foo\n"));
+    CHECK(next_line_is(client.output, "Unsupported command: foo"));
+    CHECK(type(&client, "quit\n"));
+    CHECK(next_line_is(client.errors, "Connection closed by foreign host."));
+    CHECK(!next_line(client.output, line, sizeof line));
+    CHECK(!next_line(client.errors, line, sizeof line));
     /* Its input is still open: it is the server that ended it. */
-    CU_ASSERT_EQUAL(wait_for_end(&client), 0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(ends(&client, 0));
+    CHECK(stops(&server));
 }
 
 /* A piece of input whose last line is `quit` is a good end; a piece that goes
@@ -144,22 +144,21 @@ static void quit_in_every_shape(void)
                   {{"", "quit\n\n"}, 1}};
     struct program server;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         struct program client;
 
-        CU_ASSERT_FATAL(start_client(&client, server.port));
-        CU_ASSERT(connects(&client, server.port));
+        CHECK(start_client(&client, server.port));
+        CHECK(connects(&client, server.port));
         for (int part = 0; part < 2; part++) /* EPIPE: it is gone already */
-            CU_ASSERT(type(&client, shapes[i].parts[part]) || errno == EPIPE);
-        CU_ASSERT(last_words(&client, "Connection closed by foreign host.",
-                             shapes[i].status));
+            CHECK(type(&client, shapes[i].parts[part]) || errno == EPIPE);
+        CHECK(last_words(&client, "Connection closed by foreign host.",
+                         shapes[i].status));
     }
-    CU_ASSERT_EQUAL(run_shell("printf 'ping\nquit' | $client -w 30 127.0.0.1 "
-                              "$port 2>/dev/null | grep -qx pong",
-                              server.port),
-                    0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(shell_succeeds("printf 'ping\nquit' | $client -w 30 127.0.0.1 "
+                         "$port 2>/dev/null | grep -qx pong",
+                         server.port));
+    CHECK(stops(&server));
 }
 
 static void end_of_input_is_a_half_close(void)
@@ -167,15 +166,15 @@ static void end_of_input_is_a_half_close(void)
     struct program server;
     struct program client;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_FATAL(start_client(&client, server.port));
-    CU_ASSERT(connects(&client, server.port));
-    CU_ASSERT(type(&client, "ping\necho no line end"));
+    CHECK(start_server(&server, NULL));
+    CHECK(start_client(&client, server.port));
+    CHECK(connects(&client, server.port));
+    CHECK(type(&client, "ping\necho no line end"));
     end_input(&client);
-    CU_ASSERT(next_line_is(client.output, "pong"));
-    CU_ASSERT(next_line_is(client.output, "no line end"));
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK(next_line_is(client.output, "no line end"));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 0));
+    CHECK(stops(&server));
 }
 
 static void two_hundred_thousand_lines(void)
@@ -183,14 +182,14 @@ static void two_hundred_thousand_lines(void)
     struct program server;
     char command[512];
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     (void)snprintf(command, sizeof command,
                    "seq 1 %d > $dir/numbers && sed 's/^/echo /' $dir/numbers | "
                    "$client 127.0.0.1 $port 2>/dev/null > $dir/replies && "
                    "cmp $dir/numbers $dir/replies",
                    load(200000));
-    CU_ASSERT_EQUAL(run_shell(command, server.port), 0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(shell_succeeds(command, server.port));
+    CHECK(stops(&server));
 }
 
 /* Whatever the bytes, they go both ways as they are. */
@@ -205,26 +204,26 @@ static void any_bytes_to_any_server(void)
 
     for (size_t i = 0; i < sizeof sent; i++)
         sent[i] = (char)(i - 128);
-    CU_ASSERT_FATAL(start_client(&client, port));
-    CU_ASSERT(connects(&client, port));
+    CHECK(start_client(&client, port));
+    CHECK(connects(&client, port));
     accepted = accept(listening, NULL, NULL);
-    CU_ASSERT_EQUAL(write(client.input, sent, sizeof sent), sizeof sent);
-    CU_ASSERT(receive_bytes(accepted, received, sizeof received));
-    CU_ASSERT_EQUAL(memcmp(sent, received, sizeof sent), 0);
-    CU_ASSERT(send_bytes(accepted, received, sizeof received));
+    CHECK_EQUAL(write(client.input, sent, sizeof sent), sizeof sent);
+    CHECK(receive_bytes(accepted, received, sizeof received));
+    CHECK_EQUAL(memcmp(sent, received, sizeof sent), 0);
+    CHECK(send_bytes(accepted, received, sizeof received));
     memset(received, 0, sizeof received);
     for (size_t got = 0; got < sizeof received;) {
         ssize_t count =
             read(client.output, received + got, sizeof received - got);
 
-        CU_ASSERT_FATAL(count > 0);
+        CHECK(count > 0);
         got += (size_t)count;
     }
-    CU_ASSERT_EQUAL(memcmp(sent, received, sizeof sent), 0);
+    CHECK_EQUAL(memcmp(sent, received, sizeof sent), 0);
     end_input(&client);
-    CU_ASSERT(receives_end(accepted));
+    CHECK(receives_end(accepted));
     (void)close(accepted);
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 0));
     (void)close(listening);
 }
 
@@ -236,15 +235,15 @@ static void a_unix_domain_socket(void)
     const char *path = scratch("s");
     const char *argv[] = {"client", "-U", path, NULL};
 
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
-    CU_ASSERT_FATAL(start(&client, argv));
+    CHECK(start_server(&server, "-U", path, NULL));
+    CHECK(start(&client, argv));
     (void)snprintf(connected, sizeof connected, "Connected to %s: [unix, %s]",
                    path, path);
-    CU_ASSERT(next_line_is(client.errors, connected));
-    CU_ASSERT(type(&client, "ping\nquit\n"));
-    CU_ASSERT(next_line_is(client.output, "pong"));
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 0));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(next_line_is(client.errors, connected));
+    CHECK(type(&client, "ping\nquit\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 0));
+    CHECK(stops(&server));
 }
 
 static void either_family(void)
@@ -256,7 +255,8 @@ static void either_family(void)
     char port[16];
     char line[256];
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    need_ipv6();
+    CHECK(start_server(&server, NULL));
     (void)snprintf(port, sizeof port, "%d", server.port);
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         const char *fits[] = {"client", families[i][0], families[i][1], port,
@@ -264,18 +264,69 @@ static void either_family(void)
         const char *does_not[] = {"client", families[i][0], families[i][2],
                                   port, NULL};
 
-        CU_ASSERT_FATAL(start(&client, fits));
-        CU_ASSERT(type(&client, "ping\nquit\n"));
-        CU_ASSERT(next_line_is(client.output, "pong"));
-        CU_ASSERT(
-            line_comes(client.errors, "Connection closed by foreign host."));
-        CU_ASSERT_EQUAL(wait_for_end(&client), 0);
-        CU_ASSERT_FATAL(start(&client, does_not));
-        CU_ASSERT(next_line(client.errors, line, sizeof line));
-        CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, ", 17), 0);
-        CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+        CHECK(start(&client, fits));
+        CHECK(type(&client, "ping\nquit\n"));
+        CHECK(next_line_is(client.output, "pong"));
+        CHECK(line_comes(client.errors, "Connection closed by foreign host."));
+        CHECK(ends(&client, 0));
+        CHECK(start(&client, does_not));
+        CHECK(next_line(client.errors, line, sizeof line));
+        CHECK_EQUAL(strncmp(line, "Fail to connect, ", 17), 0);
+        CHECK(ends(&client, 1));
     }
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
+}
+
+/* With a timeout recv(2) fails with EINTR when the program was stopped and goes
+ * on, signal(7): that is nothing to speak of. */
+static void stopped_and_continued(void)
+{
+    struct program server;
+    struct program client;
+    char port[16];
+    const char *argv[] = {"client", "-w", "30", "127.0.0.1", port, NULL};
+
+    CHECK(start_server(&server, NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    CHECK(start(&client, argv));
+    CHECK(connects(&client, server.port));
+    CHECK(type(&client, "ping\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK_EQUAL(kill(client.pid, SIGSTOP), 0);
+    CHECK_EQUAL(waitpid(client.pid, NULL, WUNTRACED), client.pid);
+    CHECK_EQUAL(kill(client.pid, SIGCONT), 0);
+    CHECK(type(&client, "ping\nquit\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 0));
+    CHECK(stops(&server));
+}
+
+/* A name may have several addresses. One that refuses leaves nothing open. */
+static void the_second_address_answers(void)
+{
+    struct program server;
+    struct program client;
+    char port[16];
+    const char *argv[] = {"client", "localhost", port, NULL};
+    char line[256];
+    int at_rest;
+
+    need_ipv6();
+    CHECK(start_server(&server, "-4", NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    CHECK(start(&client, argv));
+    CHECK(next_line(client.errors, line, sizeof line));
+    if (strcmp(line, "Trying ::1...") != 0)
+        skip("localhost has no ::1 in front of 127.0.0.1 (/etc/hosts)");
+    CHECK(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    CHECK(type(&client, "ping\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    at_rest = count_in_proc(client.pid, "fd");
+    CHECK(getenv("WRAPPER") != NULL || is_number(at_rest, 4));
+    CHECK(type(&client, "quit\n"));
+    CHECK(line_comes(client.errors, "Connection closed by foreign host."));
+    CHECK(ends(&client, 0));
+    CHECK(stops(&server));
 }
 
 /* ---- Ends that are not good --------------------------------------------- */
@@ -285,13 +336,13 @@ static void the_server_is_gone(void)
     struct program server;
     struct program client;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_FATAL(start_client(&client, server.port));
-    CU_ASSERT(connects(&client, server.port));
-    CU_ASSERT(type(&client, "ping\n"));
-    CU_ASSERT(next_line_is(client.output, "pong"));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGKILL), 0);
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
+    CHECK(start_server(&server, NULL));
+    CHECK(start_client(&client, server.port));
+    CHECK(connects(&client, server.port));
+    CHECK(type(&client, "ping\n"));
+    CHECK(next_line_is(client.output, "pong"));
+    CHECK_EQUAL(kill(server.pid, SIGKILL), 0);
+    CHECK(last_words(&client, "Connection closed by foreign host.", 1));
 }
 
 /* Also after `quit`: some of the replies may be lost. */
@@ -308,18 +359,18 @@ static void the_connection_is_reset(void)
         char bytes[5];
         int accepted;
 
-        CU_ASSERT_FATAL(start_client(&client, port));
-        CU_ASSERT(connects(&client, port));
+        CHECK(start_client(&client, port));
+        CHECK(connects(&client, port));
         accepted = accept(listening, NULL, NULL);
-        CU_ASSERT(type(&client, inputs[i]));
-        CU_ASSERT(receive_bytes(accepted, bytes, sizeof bytes));
+        CHECK(type(&client, inputs[i]));
+        CHECK(receive_bytes(accepted, bytes, sizeof bytes));
         (void)setsockopt(accepted, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
         (void)close(accepted);
         (void)snprintf(expected, sizeof expected,
                        "Fail to receive, 127.0.0.1:%d: Connection reset by "
                        "peer",
                        port);
-        CU_ASSERT(last_words(&client, expected, 1));
+        CHECK(last_words(&client, expected, 1));
     }
     (void)close(listening);
 }
@@ -336,22 +387,22 @@ static void refused(void)
     int port;
 
     (void)close(listen_on(1, &port));
-    CU_ASSERT_FATAL(start_client(&client, port));
-    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    CHECK(start_client(&client, port));
+    CHECK(next_line_is(client.errors, "Trying 127.0.0.1..."));
     (void)snprintf(expected, sizeof expected,
                    "Fail to connect, 127.0.0.1:%d: Connection refused", port);
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(last_words(&client, expected, 1));
 
     /* With -w the refusal is found out by a question of its own. */
     (void)snprintf(text, sizeof text, "%d", port);
-    CU_ASSERT_FATAL(start(&client, patient));
-    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(start(&client, patient));
+    CHECK(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    CHECK(last_words(&client, expected, 1));
 
-    CU_ASSERT_FATAL(start(&client, argv));
+    CHECK(start(&client, argv));
     (void)snprintf(expected, sizeof expected,
                    "Fail to connect, %s: No such file or directory", path);
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(last_words(&client, expected, 1));
 }
 
 static void an_unknown_host(void)
@@ -364,17 +415,17 @@ static void an_unknown_host(void)
 
     /* "Name or service not known", or with no name server to be reached
      * "Temporary failure in name resolution". */
-    CU_ASSERT_FATAL(start(&client, argv));
-    CU_ASSERT(next_line(client.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(strncmp(line, expected, strlen(expected)), 0);
-    CU_ASSERT(strlen(line) > strlen(expected));
-    CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+    CHECK(start(&client, argv));
+    CHECK(next_line(client.errors, line, sizeof line));
+    CHECK_EQUAL(strncmp(line, expected, strlen(expected)), 0);
+    CHECK(strlen(line) > strlen(expected));
+    CHECK(!next_line(client.errors, line, sizeof line));
+    CHECK(ends(&client, 1));
 
-    CU_ASSERT_FATAL(start(&client, family));
-    CU_ASSERT(next_line(client.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(strncmp(line, "Fail to connect, [::1]:1208: ", 29), 0);
-    CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+    CHECK(start(&client, family));
+    CHECK(next_line(client.errors, line, sizeof line));
+    CHECK_EQUAL(strncmp(line, "Fail to connect, [::1]:1208: ", 29), 0);
+    CHECK(ends(&client, 1));
 }
 
 /* What begins with a letter is the name of a service, if of none we know. */
@@ -391,10 +442,10 @@ static void an_unknown_service(void)
 
         (void)snprintf(expected, sizeof expected,
                        "Fail to connect, 127.0.0.1:%s: ", names[i]);
-        CU_ASSERT_FATAL(start(&client, argv));
-        CU_ASSERT(next_line(client.errors, line, sizeof line));
-        CU_ASSERT_EQUAL(strncmp(line, expected, strlen(expected)), 0);
-        CU_ASSERT_EQUAL(wait_for_end(&client), 1);
+        CHECK(start(&client, argv));
+        CHECK(next_line(client.errors, line, sizeof line));
+        CHECK_EQUAL(strncmp(line, expected, strlen(expected)), 0);
+        CHECK(ends(&client, 1));
     }
 }
 
@@ -408,10 +459,10 @@ static void a_path_too_long(void)
 
     memset(path, 'p', sizeof path - 1);
     path[sizeof path - 1] = '\0';
-    CU_ASSERT_FATAL(start(&client, argv));
+    CHECK(start(&client, argv));
     (void)snprintf(expected, sizeof expected,
                    "Fail to connect, %s: File name too long", path);
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(last_words(&client, expected, 1));
 }
 
 /* -w, while connecting: a backlog that is full answers no SYN. And later: a
@@ -428,12 +479,12 @@ static void silence_has_a_limit(void)
     int connected;
 
     (void)snprintf(text, sizeof text, "%d", port);
-    CU_ASSERT_FATAL(start(&client, argv));
-    CU_ASSERT(connects(&client, port));
+    CHECK(start(&client, argv));
+    CHECK(connects(&client, port));
     (void)snprintf(expected, sizeof expected,
                    "Fail to receive, 127.0.0.1:%d: Timed out after 1 second",
                    port);
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(last_words(&client, expected, 1));
 
     for (connected = 0; connected < 8; connected++) {
         struct sockaddr_in address = {.sin_family = AF_INET,
@@ -444,12 +495,12 @@ static void silence_has_a_limit(void)
         (void)connect(filling[connected], (struct sockaddr *)&address,
                       sizeof address);
     }
-    CU_ASSERT_FATAL(start(&client, argv));
-    CU_ASSERT(next_line_is(client.errors, "Trying 127.0.0.1..."));
+    CHECK(start(&client, argv));
+    CHECK(next_line_is(client.errors, "Trying 127.0.0.1..."));
     (void)snprintf(expected, sizeof expected,
                    "Fail to connect, 127.0.0.1:%d: Timed out after 1 second",
                    port);
-    CU_ASSERT(last_words(&client, expected, 1));
+    CHECK(last_words(&client, expected, 1));
     while (connected > 0)
         (void)close(filling[--connected]);
     (void)close(listening);
@@ -461,16 +512,16 @@ static void turned_away(void)
     struct program client;
     int first;
 
-    CU_ASSERT_FATAL(start_server(&server, "-m", "1", NULL));
+    CHECK(start_server(&server, "-m", "1", NULL));
     first = connect_to("127.0.0.1", server.port);
-    CU_ASSERT(send_text(first, "ping\n"));
-    CU_ASSERT(receives(first, "pong\n"));
-    CU_ASSERT_FATAL(start_client(&client, server.port));
-    CU_ASSERT(connects(&client, server.port));
-    CU_ASSERT(next_line_is(client.output, "Too many clients, limit 1"));
-    CU_ASSERT(last_words(&client, "Connection closed by foreign host.", 1));
+    CHECK(send_text(first, "ping\n"));
+    CHECK(receives(first, "pong\n"));
+    CHECK(start_client(&client, server.port));
+    CHECK(connects(&client, server.port));
+    CHECK(next_line_is(client.output, "Too many clients, limit 1"));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 1));
     (void)close(first);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* ---- The standard descriptors ------------------------------------------- */
@@ -479,42 +530,37 @@ static void output_that_fails(void)
 {
     struct program server;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_EQUAL(
-        run_shell(
-            "echo ping | $client 127.0.0.1 $port 2>$dir/e >/dev/full; "
-            "[ $? = 1 ] && tail -1 $dir/e | grep -qx 'Fail to write, standard "
-            "output: No space left on device'",
-            server.port),
-        0);
+    CHECK(start_server(&server, NULL));
+    CHECK(shell_succeeds(
+        "echo ping | $client 127.0.0.1 $port 2>$dir/e >/dev/full; "
+        "[ $? = 1 ] && tail -1 $dir/e | grep -qx 'Fail to write, standard "
+        "output: No space left on device'",
+        server.port));
     /* A reader that has seen enough. */
-    CU_ASSERT_EQUAL(
-        run_shell(
-            "{ yes ping | head -100000 | $client 127.0.0.1 $port 2>$dir/e; "
-            "echo $? >$dir/status; } | head -1 | grep -qx pong && "
-            "[ $(cat $dir/status) = 1 ] && "
-            "tail -1 $dir/e | grep -qx 'Fail to write, standard output: Broken "
-            "pipe'",
-            server.port),
-        0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(shell_succeeds(
+        "{ yes ping | head -100000 | $client 127.0.0.1 $port 2>$dir/e; "
+        "echo $? >$dir/status; } | head -1 | grep -qx pong && "
+        "[ $(cat $dir/status) = 1 ] && "
+        "tail -1 $dir/e | grep -qx 'Fail to write, standard output: Broken "
+        "pipe'",
+        server.port));
+    CHECK(stops(&server));
 }
 
 static void input_that_fails(void)
 {
     struct program server;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_EQUAL(
-        run_shell("$client 127.0.0.1 $port 2>$dir/e </; [ $? = 1 ] && "
-                  "grep -qx 'Fail to read, standard input: Is a directory' "
-                  "$dir/e",
-                  server.port),
-        0);
+    CHECK(start_server(&server, NULL));
+    CHECK(shell_succeeds(
+        "$client 127.0.0.1 $port 2>$dir/e </; [ $? = 1 ] && "
+        "grep -qx 'Fail to read, standard input: Is a directory' "
+        "$dir/e",
+        server.port));
     /* Closed: nothing to send, so it ends at once, and well. */
-    CU_ASSERT_EQUAL(
-        run_shell("$client 127.0.0.1 $port 2>/dev/null <&-", server.port), 0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(
+        shell_succeeds("$client 127.0.0.1 $port 2>/dev/null <&-", server.port));
+    CHECK(stops(&server));
 }
 
 /* Closed: a reply that can't be written is no good end. */
@@ -522,20 +568,17 @@ static void output_that_is_closed(void)
 {
     struct program server;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_EQUAL(
-        run_shell(
-            "echo ping | $client 127.0.0.1 $port 2>$dir/e >&-; [ $? = 1 ] && "
-            "grep -qx 'Fail to write, standard output: Bad file descriptor' "
-            "$dir/e",
-            server.port),
-        0);
+    CHECK(start_server(&server, NULL));
+    CHECK(shell_succeeds(
+        "echo ping | $client 127.0.0.1 $port 2>$dir/e >&-; [ $? = 1 ] && "
+        "grep -qx 'Fail to write, standard output: Bad file descriptor' "
+        "$dir/e",
+        server.port));
     if (getenv("WRAPPER") == NULL) /* valgrind needs its standard error */
-        CU_ASSERT_EQUAL(
-            run_shell("echo ping | $client 127.0.0.1 $port 2>&- >&-",
-                      server.port),
-            1);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+        CHECK(shell_succeeds(
+            "echo ping | $client 127.0.0.1 $port 2>&- >&-; [ $? = 1 ]",
+            server.port));
+    CHECK(stops(&server));
 }
 
 /* Another program that has the same pipe or terminal may have made it so: here
@@ -544,24 +587,22 @@ static void input_and_output_that_do_not_block(void)
 {
     struct program server;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_EQUAL(
-        run_shell(
-            "nonblock='count=0 status=none'; seq 100000 >$dir/numbers; "
-            "sed 's/^/echo /' $dir/numbers | "
-            "{ dd $nonblock iflag=nonblock of=/dev/null; "
-            "{ dd $nonblock oflag=nonblock if=/dev/null; "
-            "$client 127.0.0.1 $port 2>/dev/null; echo $? >$dir/status; } | "
-            "dd bs=64 status=none >$dir/replies; }; "
-            "[ $(cat $dir/status) = 0 ] && cmp $dir/numbers $dir/replies",
-            server.port),
-        0);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(start_server(&server, NULL));
+    CHECK(shell_succeeds(
+        "nonblock='count=0 status=none'; seq 100000 >$dir/numbers; "
+        "sed 's/^/echo /' $dir/numbers | "
+        "{ dd $nonblock iflag=nonblock of=/dev/null; "
+        "{ dd $nonblock oflag=nonblock if=/dev/null; "
+        "$client 127.0.0.1 $port 2>/dev/null; echo $? >$dir/status; } | "
+        "dd bs=64 status=none >$dir/replies; }; "
+        "[ $(cat $dir/status) = 0 ] && cmp $dir/numbers $dir/replies",
+        server.port));
+    CHECK(stops(&server));
 }
 
 /* ---- Usage -------------------------------------------------------------- */
 
-static void help_on_standard_output(void)
+static void client_help(void)
 {
     static const char *const words[] = {"-h", "--help"};
 
@@ -571,17 +612,17 @@ static void help_on_standard_output(void)
         char line[256];
         int lines = 0;
 
-        CU_ASSERT_FATAL(start(&client, argv));
-        CU_ASSERT(next_line_is(client.output, USAGE));
+        CHECK(start(&client, argv));
+        CHECK(next_line_is(client.output, USAGE));
         while (next_line(client.output, line, sizeof line))
             lines++;
-        CU_ASSERT_EQUAL(lines, 6);
-        CU_ASSERT_FALSE(next_line(client.errors, line, sizeof line));
-        CU_ASSERT_EQUAL(wait_for_end(&client), 0);
+        CHECK_EQUAL(lines, 6);
+        CHECK(!next_line(client.errors, line, sizeof line));
+        CHECK(ends(&client, 0));
     }
 }
 
-static void every_usage_error(void)
+static void client_usage_errors(void)
 {
     static const struct {
         const char *const argv[6];
@@ -622,10 +663,10 @@ static void every_usage_error(void)
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         struct program client;
 
-        CU_ASSERT_FATAL(start(&client, errors[i].argv));
-        CU_ASSERT(next_line_is(client.errors, errors[i].line));
-        CU_ASSERT(next_line_is(client.errors, USAGE));
-        CU_ASSERT_EQUAL(wait_for_end(&client), 2);
+        CHECK(start(&client, errors[i].argv));
+        CHECK(next_line_is(client.errors, errors[i].line));
+        CHECK(next_line_is(client.errors, USAGE));
+        CHECK(ends(&client, 2));
     }
 }
 
@@ -633,12 +674,14 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         {"the_session", the_session},
-        {"quit_in_every_shape", quit_in_every_shape},
         {"end_of_input_is_a_half_close", end_of_input_is_a_half_close},
+        {"quit_in_every_shape", quit_in_every_shape},
         {"two_hundred_thousand_lines", two_hundred_thousand_lines},
         {"any_bytes_to_any_server", any_bytes_to_any_server},
         {"a_unix_domain_socket", a_unix_domain_socket},
         {"either_family", either_family},
+        {"stopped_and_continued", stopped_and_continued},
+        {"the_second_address_answers", the_second_address_answers},
         {"the_server_is_gone", the_server_is_gone},
         {"the_connection_is_reset", the_connection_is_reset},
         {"refused", refused},
@@ -652,8 +695,8 @@ int main(int argc, char **argv)
         {"output_that_is_closed", output_that_is_closed},
         {"input_and_output_that_do_not_block",
          input_and_output_that_do_not_block},
-        {"help_on_standard_output", help_on_standard_output},
-        {"every_usage_error", every_usage_error},
+        {"client_help", client_help},
+        {"client_usage_errors", client_usage_errors},
         {NULL, NULL},
     };
 

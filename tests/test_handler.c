@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -21,8 +22,6 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include <CUnit/CUnit.h>
-
 /* A byte string with NULs in it, and its length. */
 #define BYTES(literal) (literal), sizeof(literal) - 1
 
@@ -33,7 +32,8 @@ struct conversation {
     int theirs; /* the handler's */
     struct terms terms;
     pthread_t handler;
-    atomic_bool over; /* the handler's thread has nothing more to do */
+    int refused_flags; /* after refuse() */
+    atomic_bool over;  /* the handler's thread has nothing more to do */
     pthread_t feeder;
     char *screen;
     size_t screen_length;
@@ -58,17 +58,16 @@ static void open_conversation(struct conversation *talk, int type)
     int ends[2];
 
     *talk = (struct conversation){.ours = -1};
-    CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, type, 0, ends), 0);
+    CHECK_EQUAL(socketpair(AF_UNIX, type, 0, ends), 0);
     talk->ours = ends[0];
     talk->theirs = ends[1];
     talk->terms.screen = open_memstream(&talk->screen, &talk->screen_length);
-    CU_ASSERT_PTR_NOT_NULL_FATAL(talk->terms.screen);
+    CHECK(talk->terms.screen != NULL);
 }
 
 static void begin(struct conversation *talk)
 {
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&talk->handler, NULL, handle, talk),
-                          0);
+    CHECK_EQUAL(pthread_create(&talk->handler, NULL, handle, talk), 0);
 }
 
 /* Waits for converse() to return. False if it does not. (A flag and then
@@ -77,9 +76,12 @@ static bool has_ended(struct conversation *talk)
 {
     long long since = now_ms();
 
-    while (!atomic_load(&talk->over))
-        if (!still_patient(since))
+    while (!atomic_load(&talk->over)) {
+        if (!still_patient(since)) {
+            note("converse() does not return");
             return false;
+        }
+    }
     return pthread_join(talk->handler, NULL) == 0;
 }
 
@@ -139,19 +141,15 @@ static bool answers(const char *input, size_t length, const size_t *cuts,
     talk.length = length;
     talk.cuts = cuts;
     begin(&talk);
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&talk.feeder, NULL, feed, &talk), 0);
+    CHECK_EQUAL(pthread_create(&talk.feeder, NULL, feed, &talk), 0);
     bytes = receive_all(talk.ours, &received);
     (void)pthread_join(talk.feeder, NULL);
-    same = bytes && received == replies_length &&
-           memcmp(bytes, replies, received) == 0 && has_ended(&talk);
+    if (bytes == NULL)
+        note("the conversation broke: %s", strerror(errno));
+    same = bytes && is_bytes(bytes, received, replies, replies_length) &&
+           has_ended(&talk);
     (void)fflush(talk.terms.screen);
-    same = same && (screen == NULL || strcmp(talk.screen, screen) == 0);
-    if (!same)
-        (void)fprintf(stderr,
-                      "\n  request:  %.60s\n  expected: %.60s\n"
-                      "  came:     %.60s\n  screen:   %.200s\n",
-                      input, replies, bytes ? bytes : "(an error)",
-                      talk.screen);
+    same = same && (screen == NULL || is_text(talk.screen, screen));
     free(bytes);
     close_conversation(&talk);
     return same;
@@ -164,49 +162,46 @@ static bool parses(const char *line, size_t length, enum command command,
 {
     struct request request = parse(line, length);
 
-    return request.command == command && request.length == text_length &&
-           memcmp(request.text, text, text_length) == 0;
+    return is_number(request.command, command) &&
+           is_bytes(request.text, request.length, text, text_length);
 }
 
 static void parse_commands(void)
 {
-    CU_ASSERT(parses(BYTES("ping"), PING_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("ping pong \0"), PING_COMMAND, BYTES("pong \0")));
-    CU_ASSERT(parses(BYTES("quit"), QUIT_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("quit now"), QUIT_COMMAND, BYTES("now")));
-    CU_ASSERT(parses(BYTES("echo"), ECHO_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("echo Hello,socket"), ECHO_COMMAND,
-                     BYTES("Hello,socket")));
-    CU_ASSERT(parses(BYTES("echo a  b"), ECHO_COMMAND, BYTES("a  b")));
-    CU_ASSERT(parses(BYTES("echo  a"), ECHO_COMMAND, BYTES(" a")));
-    CU_ASSERT(parses(BYTES("echo \ta"), ECHO_COMMAND, BYTES("\ta")));
-    CU_ASSERT(parses(BYTES("foo bar"), UNSUPPORTED_COMMAND, BYTES("foo")));
+    CHECK(parses(BYTES("ping"), PING_COMMAND, BYTES("")));
+    CHECK(parses(BYTES("ping pong \0"), PING_COMMAND, BYTES("pong \0")));
+    CHECK(parses(BYTES("quit"), QUIT_COMMAND, BYTES("")));
+    CHECK(parses(BYTES("quit now"), QUIT_COMMAND, BYTES("now")));
+    CHECK(parses(BYTES("echo"), ECHO_COMMAND, BYTES("")));
+    CHECK(parses(BYTES("echo Hello,socket"), ECHO_COMMAND,
+                 BYTES("Hello,socket")));
+    CHECK(parses(BYTES("echo a  b"), ECHO_COMMAND, BYTES("a  b")));
+    CHECK(parses(BYTES("echo  a"), ECHO_COMMAND, BYTES(" a")));
+    CHECK(parses(BYTES("echo \ta"), ECHO_COMMAND, BYTES("\ta")));
+    CHECK(parses(BYTES("foo bar"), UNSUPPORTED_COMMAND, BYTES("foo")));
 }
 
 static void parse_white_space(void)
 {
-    CU_ASSERT(parses(BYTES(""), NO_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES(" \t\r\v\f"), NO_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES("\r\v\f\t ping\t \r"), PING_COMMAND, BYTES("")));
-    CU_ASSERT(parses(BYTES(" echo a b \r"), ECHO_COMMAND, BYTES("a b")));
-    CU_ASSERT(parses(BYTES("echo \t "), ECHO_COMMAND, BYTES("")));
+    CHECK(parses(BYTES(""), NO_COMMAND, BYTES("")));
+    CHECK(parses(BYTES(" \t\r\v\f"), NO_COMMAND, BYTES("")));
+    CHECK(parses(BYTES("\r\v\f\t ping\t \r"), PING_COMMAND, BYTES("")));
+    CHECK(parses(BYTES(" echo a b \r"), ECHO_COMMAND, BYTES("a b")));
+    CHECK(parses(BYTES("echo \t "), ECHO_COMMAND, BYTES("")));
     /* A word ends at a space and at nothing else. */
-    CU_ASSERT(parses(BYTES("ping\tx"), UNSUPPORTED_COMMAND, BYTES("ping\tx")));
-    CU_ASSERT(
-        parses(BYTES("echo\tx y"), UNSUPPORTED_COMMAND, BYTES("echo\tx")));
+    CHECK(parses(BYTES("ping\tx"), UNSUPPORTED_COMMAND, BYTES("ping\tx")));
+    CHECK(parses(BYTES("echo\tx y"), UNSUPPORTED_COMMAND, BYTES("echo\tx")));
 }
 
 static void parse_near_misses(void)
 {
-    CU_ASSERT(parses(BYTES("PING"), UNSUPPORTED_COMMAND, BYTES("PING")));
-    CU_ASSERT(parses(BYTES("pin"), UNSUPPORTED_COMMAND, BYTES("pin")));
-    CU_ASSERT(
-        parses(BYTES("pingping"), UNSUPPORTED_COMMAND, BYTES("pingping")));
-    CU_ASSERT(parses(BYTES("ping\0"), UNSUPPORTED_COMMAND, BYTES("ping\0")));
-    CU_ASSERT(parses(BYTES("\0"), UNSUPPORTED_COMMAND, BYTES("\0")));
-    CU_ASSERT(parses(BYTES("echo \0\377"), ECHO_COMMAND, BYTES("\0\377")));
-    CU_ASSERT(
-        parses(BYTES("\377\200"), UNSUPPORTED_COMMAND, BYTES("\377\200")));
+    CHECK(parses(BYTES("PING"), UNSUPPORTED_COMMAND, BYTES("PING")));
+    CHECK(parses(BYTES("pin"), UNSUPPORTED_COMMAND, BYTES("pin")));
+    CHECK(parses(BYTES("pingping"), UNSUPPORTED_COMMAND, BYTES("pingping")));
+    CHECK(parses(BYTES("ping\0"), UNSUPPORTED_COMMAND, BYTES("ping\0")));
+    CHECK(parses(BYTES("\0"), UNSUPPORTED_COMMAND, BYTES("\0")));
+    CHECK(parses(BYTES("echo \0\377"), ECHO_COMMAND, BYTES("\0\377")));
+    CHECK(parses(BYTES("\377\200"), UNSUPPORTED_COMMAND, BYTES("\377\200")));
 }
 
 static bool composes(const char *line, size_t length, const char *expected,
@@ -214,8 +209,8 @@ static bool composes(const char *line, size_t length, const char *expected,
 {
     char reply[REPLY_LIMIT];
 
-    return compose(parse(line, length), reply) == expected_length &&
-           memcmp(reply, expected, expected_length) == 0;
+    return is_bytes(reply, compose(parse(line, length), reply), expected,
+                    expected_length);
 }
 
 static void compose_replies(void)
@@ -223,26 +218,39 @@ static void compose_replies(void)
     char word[WORD_LIMIT + 2];
     char expected[512];
 
-    CU_ASSERT(composes(BYTES("ping"), BYTES("pong\n")));
-    CU_ASSERT(composes(BYTES("echo"), BYTES("\n")));
-    CU_ASSERT(composes(BYTES("echo a\0b"), BYTES("a\0b\n")));
-    CU_ASSERT(composes(BYTES("quit"), BYTES("")));
-    CU_ASSERT(composes(BYTES(" "), BYTES("")));
-    CU_ASSERT(composes(BYTES("foo bar"), BYTES("Unsupported command: foo\n")));
-    CU_ASSERT(
-        composes(BYTES("\033[2J\n\177~!\\x"),
-                 BYTES("Unsupported command: \\x1b[2J\\x0a\\x7f~!\\x\n")));
-    CU_ASSERT(
+    CHECK(composes(BYTES("ping"), BYTES("pong\n")));
+    CHECK(composes(BYTES("echo"), BYTES("\n")));
+    CHECK(composes(BYTES("echo a\0b"), BYTES("a\0b\n")));
+    CHECK(composes(BYTES("quit"), BYTES("")));
+    CHECK(composes(BYTES(" "), BYTES("")));
+    CHECK(composes(BYTES("foo bar"), BYTES("Unsupported command: foo\n")));
+    CHECK(composes(BYTES("\033[2J\n\177~!\\x"),
+                   BYTES("Unsupported command: \\x1b[2J\\x0a\\x7f~!\\x\n")));
+    CHECK(
         composes(BYTES("\0\377"), BYTES("Unsupported command: \\x00\\xff\n")));
 
     /* 64 bytes are shown whole, of 65 the first 64. */
     memset(word, 'w', sizeof word);
     (void)snprintf(expected, sizeof expected, "Unsupported command: %.64s\n",
                    word);
-    CU_ASSERT(composes(word, WORD_LIMIT, expected, strlen(expected)));
+    CHECK(composes(word, WORD_LIMIT, expected, strlen(expected)));
     (void)snprintf(expected, sizeof expected, "Unsupported command: %.64s...\n",
                    word);
-    CU_ASSERT(composes(word, WORD_LIMIT + 1, expected, strlen(expected)));
+    CHECK(composes(word, WORD_LIMIT + 1, expected, strlen(expected)));
+}
+
+/* Also a command that is new. (The compiler names each switch without it.) */
+static void each_command_has_a_reply(void)
+{
+    for (int i = NO_COMMAND; i <= UNSUPPORTED_COMMAND; i++) {
+        struct request request = {(enum command)i, "x", 1};
+        char reply[REPLY_LIMIT];
+        size_t length = compose(request, reply);
+
+        CHECK(length == 0 || length > 1);
+        CHECK(length == 0 || reply[length - 1] == '\n');
+        CHECK((length == 0) == (i == NO_COMMAND || i == QUIT_COMMAND));
+    }
 }
 
 /* ---- Conversations ------------------------------------------------------ */
@@ -295,7 +303,7 @@ static bool holds(const struct example *example, const size_t *cuts)
 static void each_row_of_the_protocol(void)
 {
     for (size_t i = 0; i < EXAMPLES; i++)
-        CU_ASSERT(holds(&examples[i], NULL));
+        CHECK(holds(&examples[i], NULL));
 }
 
 static void segments_every_single_cut(void)
@@ -304,7 +312,7 @@ static void segments_every_single_cut(void)
         for (size_t cut = 1; cut < examples[i].length; cut++) {
             size_t cuts[] = {cut, examples[i].length};
 
-            CU_ASSERT(holds(&examples[i], cuts));
+            CHECK(holds(&examples[i], cuts));
         }
     }
 }
@@ -317,14 +325,14 @@ static void segments_byte_by_byte(void)
         cuts[i] = i + 1;
     for (size_t i = 0; i < EXAMPLES; i++)
         if (examples[i].length > 0)
-            CU_ASSERT(holds(&examples[i], cuts));
+            CHECK(holds(&examples[i], cuts));
 }
 
 static void segments_random_cuts(void)
 {
     unsigned seed = 1208;
 
-    for (int round = 0; round < load(50); round++) {
+    for (int round = 0; round < load(10); round++) {
         for (size_t i = 0; i < EXAMPLES; i++) {
             size_t cuts[256];
             size_t count = 0;
@@ -333,7 +341,7 @@ static void segments_random_cuts(void)
                 if (rand_r(&seed) % 8 == 0)
                     cuts[count++] = at;
             cuts[count] = examples[i].length;
-            CU_ASSERT(holds(&examples[i], cuts));
+            CHECK(holds(&examples[i], cuts));
         }
     }
 }
@@ -377,19 +385,19 @@ static bool long_line_answers(size_t bytes, bool unfinished)
 
 static void lines_up_to_the_limit(void)
 {
-    CU_ASSERT(long_line_answers(4095, false));
-    CU_ASSERT(long_line_answers(4096, false));
-    CU_ASSERT(long_line_answers(4095, true));
+    CHECK(long_line_answers(4095, false));
+    CHECK(long_line_answers(4096, false));
+    CHECK(long_line_answers(4095, true));
 }
 
 static void lines_beyond_the_limit(void)
 {
-    CU_ASSERT(long_line_answers(4097, false));
-    CU_ASSERT(long_line_answers(8192, false));
-    CU_ASSERT(long_line_answers(8193, false));
-    CU_ASSERT(long_line_answers(1000000, false));
-    CU_ASSERT(long_line_answers(4096, true));
-    CU_ASSERT(long_line_answers(1000000, true));
+    CHECK(long_line_answers(4097, false));
+    CHECK(long_line_answers(8192, false));
+    CHECK(long_line_answers(8193, false));
+    CHECK(long_line_answers(1000000, false));
+    CHECK(long_line_answers(4096, true));
+    CHECK(long_line_answers(1000000, true));
 }
 
 /* The segment boundary at every place around the limit, and the replies in
@@ -410,7 +418,7 @@ static void a_long_line_in_any_segments(void)
          cut += (cut < 4050 || cut > 4150) ? 97 : 1) {
         size_t cuts[] = {cut, length};
 
-        CU_ASSERT(answers(input, length, cuts, BYTES(replies), ""));
+        CHECK(answers(input, length, cuts, BYTES(replies), ""));
     }
 }
 
@@ -432,7 +440,7 @@ static void ten_thousand_pings(void)
     char *pings = repeat("ping\n", 10000);
     char *pongs = repeat("pong\n", 10000);
 
-    CU_ASSERT(answers(pings, strlen(pings), NULL, pongs, strlen(pongs), ""));
+    CHECK(answers(pings, strlen(pings), NULL, pongs, strlen(pongs), ""));
     free(pings);
     free(pongs);
 }
@@ -444,8 +452,8 @@ static void the_dearest_requests(void)
     char *requests = repeat("\377\n", 100000);
     char *replies = repeat("Unsupported command: \\xff\n", 100000);
 
-    CU_ASSERT(answers(requests, strlen(requests), NULL, replies,
-                      strlen(replies), NULL));
+    CHECK(answers(requests, strlen(requests), NULL, replies, strlen(replies),
+                  NULL));
     free(requests);
     free(replies);
 }
@@ -461,11 +469,11 @@ static void replies_to_one_segment_in_one_segment(void)
 
     open_conversation(&talk, SOCK_SEQPACKET);
     begin(&talk);
-    CU_ASSERT(send_text(talk.ours, pings));
-    CU_ASSERT_EQUAL(recv(talk.ours, bytes, sizeof bytes, 0), 64 * 5);
-    CU_ASSERT_EQUAL(memcmp(bytes, pongs, 64 * 5), 0);
+    CHECK(send_text(talk.ours, pings));
+    CHECK_EQUAL(recv(talk.ours, bytes, sizeof bytes, 0), 64 * 5);
+    CHECK_EQUAL(memcmp(bytes, pongs, 64 * 5), 0);
     (void)shutdown(talk.ours, SHUT_WR);
-    CU_ASSERT(has_ended(&talk));
+    CHECK(has_ended(&talk));
     close_conversation(&talk);
     free(pings);
     free(pongs);
@@ -479,13 +487,13 @@ static void a_silent_client_times_out(void)
 
     open_conversation(&talk, SOCK_STREAM);
     talk.terms.idle_seconds = 1;
-    CU_ASSERT(send_text(talk.ours, "ping\nhalf a li"));
+    CHECK(send_text(talk.ours, "ping\nhalf a li"));
     begin(&talk);
-    CU_ASSERT(receives(talk.ours, "pong\nTimed out after 1 seconds\n"));
-    CU_ASSERT(receives_end(talk.ours));
+    CHECK(receives(talk.ours, "pong\nTimed out after 1 seconds\n"));
+    CHECK(receives_end(talk.ours));
     (void)close(talk.ours);
     talk.ours = -1;
-    CU_ASSERT(has_ended(&talk));
+    CHECK(has_ended(&talk));
     close_conversation(&talk);
 }
 
@@ -502,8 +510,8 @@ static void a_client_that_never_reads_times_out(void)
     begin(&talk);
     /* Until the handler, stuck in send(), takes no more. */
     while (send(talk.ours, pings, strlen(pings), MSG_NOSIGNAL) > 0)
-        CU_ASSERT_FATAL(still_patient(since));
-    CU_ASSERT(has_ended(&talk));
+        CHECK(still_patient(since));
+    CHECK(has_ended(&talk));
     close_conversation(&talk);
     free(pings);
 }
@@ -545,15 +553,15 @@ static void replies_to_a_client_that_gave_up_have_no_hole(void)
         if (strcmp(reply, "Timed out after 1 seconds\n") == 0) {
             /* A busy machine kept it from giving up. All are answered then,
              * but for the thousand that could not be sent. */
-            CU_ASSERT_EQUAL(answered, asked - 1000);
+            CHECK_EQUAL(answered, asked - 1000);
             break;
         }
         (void)snprintf(expected, sizeof expected, "Unsupported command: %07d\n",
                        answered++);
-        CU_ASSERT_FATAL(strncmp(reply, expected, strlen(expected)) == 0);
+        CHECK(strncmp(reply, expected, strlen(expected)) == 0);
     }
-    CU_ASSERT(answered > 100);
-    CU_ASSERT(has_ended(&talk));
+    CHECK(answered > 100);
+    CHECK(has_ended(&talk));
     close_conversation(&talk);
 }
 
@@ -562,31 +570,63 @@ static void a_client_that_is_gone_costs_nothing(void)
     struct conversation talk;
 
     open_conversation(&talk, SOCK_STREAM);
-    CU_ASSERT(send_text(talk.ours, "ping\nping\n"));
+    CHECK(send_text(talk.ours, "ping\nping\n"));
     (void)close(talk.ours);
     talk.ours = -1;
     begin(&talk);
-    CU_ASSERT(has_ended(&talk));
+    CHECK(has_ended(&talk));
     close_conversation(&talk);
 }
 
-/* After `quit` a client that neither hangs up nor stops sending is let go. */
-static void hanging_up_is_bounded(void)
+/* After `quit` the end of the connection comes at once, and then the handler
+ * reads on for a while, so that the client may close first. */
+static void quit(struct conversation *talk)
+{
+    open_conversation(talk, SOCK_STREAM);
+    begin(talk);
+    CHECK(send_text(talk->ours, "quit\n"));
+    CHECK(receives_end(talk->ours));
+    CHECK(send_text(talk->ours, "more"));
+}
+
+static void a_client_that_never_closes_is_let_go(void)
+{
+    struct conversation talk;
+
+    quit(&talk);
+    CHECK(has_ended(&talk));
+    close_conversation(&talk);
+}
+
+static void a_client_that_never_stops_sending_is_let_go(void)
 {
     struct conversation talk;
     long long since = now_ms();
-    char *noise = repeat("noise\n", 1000);
+    static char noise[6000];
+    size_t total = 0;
+    ssize_t count;
 
-    open_conversation(&talk, SOCK_STREAM);
-    begin(&talk);
-    CU_ASSERT(send_text(talk.ours, "quit\n"));
-    CU_ASSERT(receives_end(talk.ours));
-    while (send(talk.ours, noise, strlen(noise), MSG_NOSIGNAL) > 0)
-        CU_ASSERT_FATAL(still_patient(since));
-    CU_ASSERT_EQUAL(errno, EPIPE);
-    CU_ASSERT(has_ended(&talk));
+    quit(&talk);
+    while ((count = send(talk.ours, noise, sizeof noise, MSG_NOSIGNAL)) > 0) {
+        total += (size_t)count;
+        CHECK(now_ms() - since < PATIENCE_MS);
+    }
+    CHECK(has_ended(&talk));
+    CHECK(total < 20 * 1024 * 1024); /* 16 MB, and what the buffers hold */
     close_conversation(&talk);
-    free(noise);
+}
+
+/* A byte now and then: neither the silence nor the bytes end it, but time. */
+static void a_client_that_sends_slowly_is_let_go(void)
+{
+    struct conversation talk;
+    long long since = now_ms();
+
+    quit(&talk);
+    while (send(talk.ours, "x", 1, MSG_NOSIGNAL) == 1)
+        CHECK(still_patient(since));
+    CHECK(has_ended(&talk));
+    close_conversation(&talk);
 }
 
 /* The screen shows a hundred unsupported commands, and counts the others. */
@@ -604,19 +644,29 @@ static void a_flood_does_not_fill_the_screen(void)
     talk.input = flood;
     talk.length = strlen(flood);
     begin(&talk);
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&talk.feeder, NULL, feed, &talk), 0);
+    CHECK_EQUAL(pthread_create(&talk.feeder, NULL, feed, &talk), 0);
     replies = receive_all(talk.ours, &length);
     (void)pthread_join(talk.feeder, NULL);
-    CU_ASSERT(has_ended(&talk));
-    CU_ASSERT_EQUAL(length, (size_t)count * strlen("Unsupported command: x\n"));
+    CHECK(has_ended(&talk));
+    CHECK_EQUAL(length, (size_t)count * strlen("Unsupported command: x\n"));
     (void)fflush(talk.terms.screen);
     for (last = talk.screen; strncmp(last, "Unsupported command: x\n", 23) == 0;
          last += 23)
         shown++;
-    CU_ASSERT_EQUAL(shown, 100);
-    CU_ASSERT_STRING_EQUAL(last, "Unsupported commands not shown: 9900\n");
+    CHECK_EQUAL(shown, 100);
+    CHECK_TEXT(last, "Unsupported commands not shown: 9900\n");
     close_conversation(&talk);
     free(replies);
+    free(flood);
+}
+
+static void a_hundred_are_shown(void)
+{
+    char *flood = repeat("x\n", 100);
+    char *shown = repeat("Unsupported command: x\n", 100);
+
+    CHECK(answers(flood, strlen(flood), NULL, shown, strlen(shown), shown));
+    free(shown);
     free(flood);
 }
 
@@ -632,14 +682,14 @@ static void without_a_screen_the_client_is_told(void)
     screen = talk.terms.screen;
     talk.terms.screen = NULL;
     begin(&talk);
-    CU_ASSERT(send_text(talk.ours, flood));
-    CU_ASSERT(receives(talk.ours, replies));
+    CHECK(send_text(talk.ours, flood));
+    CHECK(receives(talk.ours, replies));
     free(flood);
     free(replies);
     (void)shutdown(talk.ours, SHUT_WR);
-    CU_ASSERT(has_ended(&talk));
+    CHECK(has_ended(&talk));
     (void)fflush(screen);
-    CU_ASSERT_EQUAL(talk.screen_length, 0);
+    CHECK_EQUAL(talk.screen_length, 0);
     talk.terms.screen = screen;
     close_conversation(&talk);
 }
@@ -675,15 +725,56 @@ static void the_stop_answers_what_has_arrived(void)
 
     open_conversation(&talk, SOCK_STREAM);
     talk.terms.stopping = &stopping;
-    CU_ASSERT(send_text(talk.ours, "ping\necho a\nping\nhalf a li"));
+    CHECK(send_text(talk.ours, "ping\necho a\nping\nhalf a li"));
     atomic_store(&stopping, true);
     begin(&talk);
-    CU_ASSERT(is_woken(&talk));
+    CHECK(is_woken(&talk));
     replies = receive_all(talk.ours, &length);
-    CU_ASSERT_PTR_NOT_NULL_FATAL(replies);
-    CU_ASSERT_STRING_EQUAL(replies, "pong\na\npong\n");
+    CHECK(replies != NULL);
+    CHECK_TEXT(replies, "pong\na\npong\n");
     free(replies);
     close_conversation(&talk);
+}
+
+/* The client's end, for a signal handler that sends, once. */
+static atomic_int last_words_go_to = -1;
+
+static void on_wake_send(int number)
+{
+    int saved = errno;
+    int socket = atomic_exchange(&last_words_go_to, -1);
+
+    (void)number;
+    if (socket >= 0)
+        (void)!write(socket, "ping\n", 5);
+    errno = saved;
+}
+
+/* The bytes arrive while recv() is being interrupted. It fails with EINTR, and
+ * they are answered all the same. */
+static void the_stop_answers_what_comes_with_the_signal(void)
+{
+    struct sigaction action = {.sa_handler = on_wake_send};
+
+    (void)sigaction(SIGURG, &action, NULL);
+    for (int i = 0; i < load(20); i++) {
+        struct conversation talk;
+        atomic_bool stopping = false;
+
+        open_conversation(&talk, SOCK_STREAM);
+        talk.terms.stopping = &stopping;
+        begin(&talk);
+        CHECK(send_text(talk.ours, "ping\n"));
+        CHECK(receives(talk.ours, "pong\n"));
+        (void)poll(NULL, 0, 1); /* it goes back to recv() */
+        last_words_go_to = talk.ours;
+        atomic_store(&stopping, true);
+        (void)pthread_kill(talk.handler, SIGURG);
+        CHECK(receives(talk.ours, "pong\n"));
+        (void)shutdown(talk.ours, SHUT_WR);
+        CHECK(has_ended(&talk));
+        close_conversation(&talk);
+    }
 }
 
 /* Without a stop a signal means nothing: the conversation goes on. So it does
@@ -702,13 +793,43 @@ static void a_signal_alone_does_not_stop(void)
         begin(&talk);
         for (int i = 0; i < 100; i++) {
             (void)pthread_kill(talk.handler, SIGURG);
-            CU_ASSERT_FATAL(send_text(talk.ours, "ping\n"));
-            CU_ASSERT_FATAL(receives(talk.ours, "pong\n"));
+            CHECK(send_text(talk.ours, "ping\n"));
+            CHECK(receives(talk.ours, "pong\n"));
         }
         (void)shutdown(talk.ours, SHUT_WR);
-        CU_ASSERT(has_ended(&talk));
+        CHECK(has_ended(&talk));
         close_conversation(&talk);
     }
+}
+
+/* The handler waits in send(), since nobody reads. Signals end its wait, and
+ * all replies come all the same. */
+static void a_signal_during_send_loses_nothing(void)
+{
+    struct sigaction action = {.sa_handler = on_wake};
+    struct conversation talk;
+    char *pings = repeat("ping\n", 100000);
+    char *replies;
+    size_t length;
+
+    (void)sigaction(SIGURG, &action, NULL);
+    open_conversation(&talk, SOCK_STREAM);
+    talk.input = pings;
+    talk.length = strlen(pings);
+    begin(&talk);
+    CHECK_EQUAL(pthread_create(&talk.feeder, NULL, feed, &talk), 0);
+    for (int i = 0; i < 100; i++) {
+        (void)pthread_kill(talk.handler, SIGURG);
+        (void)poll(NULL, 0, 1);
+    }
+    replies = receive_all(talk.ours, &length);
+    CHECK(replies != NULL);
+    CHECK_EQUAL(length, strlen(pings));
+    (void)pthread_join(talk.feeder, NULL);
+    CHECK(has_ended(&talk));
+    free(replies);
+    free(pings);
+    close_conversation(&talk);
 }
 
 /* Sends for ever: until the handler hangs up. */
@@ -721,38 +842,45 @@ static void *feed_without_end(void *argument)
     return NULL;
 }
 
+static void stop_while_it_sends(bool reads)
+{
+    struct conversation talk;
+    atomic_bool stopping = false;
+    char *pings = repeat("ping\n", 10000);
+    char bytes[5 * 1000];
+    size_t total = 0;
+    ssize_t count = 1;
+
+    open_conversation(&talk, SOCK_STREAM);
+    talk.terms.stopping = &stopping;
+    talk.input = pings;
+    talk.length = strlen(pings);
+    begin(&talk);
+    CHECK_EQUAL(pthread_create(&talk.feeder, NULL, feed_without_end, &talk), 0);
+    CHECK(receives(talk.ours, "pong\n"));
+    atomic_store(&stopping, true);
+    while (reads && count > 0) {
+        count = recv(talk.ours, bytes, sizeof bytes, 0);
+        total += count > 0 ? (size_t)count : 0;
+    }
+    CHECK(!reads || (total > 0 && total % 5 == 0));
+    CHECK(is_woken(&talk));
+    (void)shutdown(talk.ours, SHUT_RDWR);
+    (void)pthread_join(talk.feeder, NULL);
+    close_conversation(&talk);
+    free(pings);
+}
+
 /* A client that sends without a pause gets whole replies until the grace ends;
  * one that does not read is given up. */
 static void the_stop_is_bounded(void)
 {
-    for (int reads = 0; reads <= 1; reads++) {
-        struct conversation talk;
-        atomic_bool stopping = false;
-        char *pings = repeat("ping\n", 10000);
-        char bytes[5 * 1000];
-        size_t total = 0;
-        ssize_t count = 1;
+    stop_while_it_sends(true);
+}
 
-        open_conversation(&talk, SOCK_STREAM);
-        talk.terms.stopping = &stopping;
-        talk.input = pings;
-        talk.length = strlen(pings);
-        begin(&talk);
-        CU_ASSERT_EQUAL_FATAL(
-            pthread_create(&talk.feeder, NULL, feed_without_end, &talk), 0);
-        CU_ASSERT(receives(talk.ours, "pong\n"));
-        atomic_store(&stopping, true);
-        while (reads && count > 0) {
-            count = recv(talk.ours, bytes, sizeof bytes, 0);
-            total += count > 0 ? (size_t)count : 0;
-        }
-        CU_ASSERT(!reads || (total > 0 && total % 5 == 0));
-        CU_ASSERT(is_woken(&talk));
-        (void)shutdown(talk.ours, SHUT_RDWR);
-        (void)pthread_join(talk.feeder, NULL);
-        close_conversation(&talk);
-        free(pings);
-    }
+static void the_stop_gives_up_who_never_reads(void)
+{
+    stop_while_it_sends(false);
 }
 
 /* ---- Turning away ------------------------------------------------------- */
@@ -762,6 +890,7 @@ static void *turn_away(void *argument)
     struct conversation *talk = argument;
 
     refuse(talk->theirs, "No room\n");
+    talk->refused_flags = fcntl(talk->theirs, F_GETFL);
     (void)close(talk->theirs);
     atomic_store(&talk->over, true);
     return NULL;
@@ -774,14 +903,14 @@ static void refuse_with_words(void)
     size_t length;
 
     open_conversation(&talk, SOCK_STREAM);
-    CU_ASSERT(send_text(talk.ours, "ping\nping\n"));
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&talk.handler, NULL, turn_away, &talk),
-                          0);
+    CHECK(send_text(talk.ours, "ping\nping\n"));
+    CHECK_EQUAL(pthread_create(&talk.handler, NULL, turn_away, &talk), 0);
     (void)shutdown(talk.ours, SHUT_WR);
-    CU_ASSERT(has_ended(&talk));
+    CHECK(has_ended(&talk));
+    CHECK(talk.refused_flags & O_NONBLOCK); /* it has waited for nobody */
     replies = receive_all(talk.ours, &length);
-    CU_ASSERT_PTR_NOT_NULL_FATAL(replies);
-    CU_ASSERT_STRING_EQUAL(replies, "No room\n");
+    CHECK(replies != NULL);
+    CHECK_TEXT(replies, "No room\n");
     free(replies);
     close_conversation(&talk);
 }
@@ -795,33 +924,38 @@ static void connect_pair(int listening, struct conversation *talk)
     struct sockaddr_in address;
     socklen_t length = sizeof address;
 
-    CU_ASSERT_EQUAL_FATAL(
-        getsockname(listening, (struct sockaddr *)&address, &length), 0);
+    CHECK_EQUAL(getsockname(listening, (struct sockaddr *)&address, &length),
+                0);
     talk->ours = connect_to("127.0.0.1", ntohs(address.sin_port));
-    CU_ASSERT_FATAL(talk->ours >= 0);
+    CHECK(talk->ours >= 0);
     talk->theirs = accept(listening, NULL, NULL);
-    CU_ASSERT_FATAL(talk->theirs >= 0);
+    CHECK(talk->theirs >= 0);
 }
 
 /* Everything is sent, and the server has closed, before the client reads: an
- * RST would be there by then, and end the stream with ECONNRESET. */
+ * RST would be there by then, and end the stream with ECONNRESET. The server's
+ * kernel has room for all replies; the client's for so many bytes. */
 static bool answers_over_tcp(int listening, const char *input,
-                             const char *expected)
+                             const char *expected, int room)
 {
     struct conversation talk = {.input = input, .length = strlen(input)};
+    const int much = 1 << 20;
     size_t length;
     char *replies;
     bool same;
 
     connect_pair(listening, &talk);
-    CU_ASSERT_FATAL(send_text(talk.ours, input));
-    (void)shutdown(talk.ours, SHUT_WR);
+    (void)setsockopt(talk.theirs, SOL_SOCKET, SO_SNDBUF, &much, sizeof much);
+    (void)setsockopt(talk.ours, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     begin(&talk);
+    CHECK(send_text(talk.ours, input));
+    (void)shutdown(talk.ours, SHUT_WR);
     if (!has_ended(&talk))
         return false;
     replies = receive_all(talk.ours, &length);
-    same =
-        replies && length == strlen(expected) && strcmp(replies, expected) == 0;
+    if (replies == NULL)
+        note("the replies are lost: %s", strerror(errno));
+    same = replies && is_text(replies, expected);
     free(replies);
     (void)close(talk.ours);
     return same;
@@ -834,29 +968,20 @@ static void no_reset_eats_a_reply(void)
                               .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char *pings = repeat("ping\n", 10000);
     char *pongs = repeat("pong\n", 10000);
-    const size_t many = 500000;
+    char *more = malloc(2 * strlen(pings) + 6);
 
-    CU_ASSERT_EQUAL_FATAL(bind(listening, (struct sockaddr *)&any, sizeof any),
-                          0);
-    CU_ASSERT_EQUAL_FATAL(listen(listening, 8), 0);
-    for (int i = 0; i < load(1000); i++)
-        CU_ASSERT(answers_over_tcp(listening, "ping\nquit\nping\n", "pong\n"));
-    for (int i = 0; i < load(1000); i++)
-        CU_ASSERT(answers_over_tcp(listening, pings, pongs));
-    free(pings);
-    free(pongs);
-
-    /* More replies than the client's kernel has room for, so that most of them
-     * still wait in the server's when it closes, and more input behind the
-     * `quit` than one recv() takes. A reset would drop them. */
-    pings = malloc(2 * many + 6);
-    pongs = repeat("pong\n", (int)many / 5);
-    for (size_t i = 0; i < 2 * many; i++)
-        pings[i] = "ping\n"[i % 5];
-    memcpy(pings + many, "quit\n", 5);
-    pings[2 * many] = '\0';
-    for (int i = 0; i < load(100); i++)
-        CU_ASSERT(answers_over_tcp(listening, pings, pongs));
+    CHECK_EQUAL(bind(listening, (struct sockaddr *)&any, sizeof any), 0);
+    CHECK_EQUAL(listen(listening, 8), 0);
+    /* More input behind `quit` than one recv() takes. */
+    (void)sprintf(more, "%squit\n%s", pings, pings);
+    for (int i = 0; i < load(20); i++) {
+        CHECK(
+            answers_over_tcp(listening, "ping\nquit\nping\n", "pong\n", 65536));
+        CHECK(answers_over_tcp(listening, pings, pongs, 65536));
+    }
+    for (int i = 0; i < load(5); i++)
+        CHECK(answers_over_tcp(listening, more, pongs, 8192));
+    free(more);
     free(pings);
     free(pongs);
     (void)close(listening);
@@ -869,7 +994,10 @@ int main(int argc, char **argv)
         {"parse_white_space", parse_white_space},
         {"parse_near_misses", parse_near_misses},
         {"compose_replies", compose_replies},
+        {"each_command_has_a_reply", each_command_has_a_reply},
         {"each_row_of_the_protocol", each_row_of_the_protocol},
+        {"a_client_that_never_closes_is_let_go",
+         a_client_that_never_closes_is_let_go},
         {"segments_every_single_cut", segments_every_single_cut},
         {"segments_byte_by_byte", segments_byte_by_byte},
         {"segments_random_cuts", segments_random_cuts},
@@ -887,14 +1015,24 @@ int main(int argc, char **argv)
          replies_to_a_client_that_gave_up_have_no_hole},
         {"a_client_that_is_gone_costs_nothing",
          a_client_that_is_gone_costs_nothing},
-        {"hanging_up_is_bounded", hanging_up_is_bounded},
+        {"a_client_that_never_stops_sending_is_let_go",
+         a_client_that_never_stops_sending_is_let_go},
+        {"a_client_that_sends_slowly_is_let_go",
+         a_client_that_sends_slowly_is_let_go},
         {"a_flood_does_not_fill_the_screen", a_flood_does_not_fill_the_screen},
+        {"a_hundred_are_shown", a_hundred_are_shown},
         {"without_a_screen_the_client_is_told",
          without_a_screen_the_client_is_told},
         {"the_stop_answers_what_has_arrived",
          the_stop_answers_what_has_arrived},
         {"a_signal_alone_does_not_stop", a_signal_alone_does_not_stop},
+        {"the_stop_answers_what_comes_with_the_signal",
+         the_stop_answers_what_comes_with_the_signal},
+        {"a_signal_during_send_loses_nothing",
+         a_signal_during_send_loses_nothing},
         {"the_stop_is_bounded", the_stop_is_bounded},
+        {"the_stop_gives_up_who_never_reads",
+         the_stop_gives_up_who_never_reads},
         {"refuse_with_words", refuse_with_words},
         {"no_reset_eats_a_reply", no_reset_eats_a_reply},
         {NULL, NULL},

@@ -61,12 +61,12 @@ static bool parses(const unsigned char *packet, size_t size,
     unsigned char *copy = malloc(size > 0 ? size : 1);
     bool parsed;
 
-    CU_ASSERT_FATAL(copy != NULL);
+    CHECK(copy != NULL);
     memcpy(copy, packet, size);
     parsed = parse_segment(copy, size, segment);
     if (parsed) {
-        CU_ASSERT(segment->payload >= copy + 40);
-        CU_ASSERT(segment->payload + segment->length <= copy + size);
+        CHECK(segment->payload >= copy + 40);
+        CHECK(segment->payload + segment->length <= copy + size);
     }
     free(copy);
     return parsed;
@@ -79,7 +79,7 @@ static const char *shown(const unsigned char *packet, size_t size)
     unsigned char *copy = malloc(size > 0 ? size : 1);
     FILE *out = fmemopen(text, sizeof text, "w");
 
-    CU_ASSERT_FATAL(copy != NULL && out != NULL);
+    CHECK(copy != NULL && out != NULL);
     memcpy(copy, packet, size);
     *text = '\0';
     show(out, SERVER, copy, size);
@@ -102,7 +102,7 @@ static void sends(unsigned from, unsigned flags, uint32_t seq, uint32_t ack,
     (void)snprintf(whole, sizeof whole,
                    "%-9s  10.0.0.1:40000 %s 10.0.0.2:1208  %s\n", step,
                    from == SERVER ? "<-" : "->", rest);
-    CU_ASSERT_STRING_EQUAL(came, whole);
+    CHECK_TEXT(came, whole);
     if (strcmp(came, whole) != 0)
         (void)fprintf(stderr, "\n  expected: %s  came:     %s", whole, came);
 }
@@ -151,9 +151,9 @@ static void a_late_watcher_counts_from_one(void)
         size_t size = make(packet, CLIENT, 24, 9000, 7000, "x");
 
         put(packet + 20, 40001, 2);
-        CU_ASSERT_STRING_EQUAL(shown(packet, size),
-                               "data       10.0.0.1:40001 -> 10.0.0.2:1208  "
-                               "PSH ACK seq 1 ack 1 length 1  x\n");
+        CHECK_TEXT(shown(packet, size),
+                   "data       10.0.0.1:40001 -> 10.0.0.2:1208  "
+                   "PSH ACK seq 1 ack 1 length 1  x\n");
     }
 }
 
@@ -164,13 +164,13 @@ static void payload_is_made_safe_and_cut(void)
         make(packet, CLIENT, 24, 1, 1, "\033[2J\a\r\n\177\200\377 ~ok");
     const char *line = shown(packet, size);
 
-    CU_ASSERT(strstr(line, "length 14  .[2J...... ~ok\n") != NULL);
+    CHECK(strstr(line, "length 14  .[2J...... ~ok\n") != NULL);
     size = make(packet, CLIENT, 24, 1, 1,
                 "0123456789012345678901234567890123456789");
-    CU_ASSERT(strstr(shown(packet, size), "23456789\n") != NULL);
+    CHECK(strstr(shown(packet, size), "23456789\n") != NULL);
     size = make(packet, CLIENT, 24, 1, 1,
                 "01234567890123456789012345678901234567890");
-    CU_ASSERT(strstr(shown(packet, size), "23456789...\n") != NULL);
+    CHECK(strstr(shown(packet, size), "23456789...\n") != NULL);
 }
 
 static void other_ports_are_passed_over(void)
@@ -179,7 +179,7 @@ static void other_ports_are_passed_over(void)
     size_t size = make(packet, CLIENT, 2, 1, 0, "");
 
     put(packet + 22, 80, 2);
-    CU_ASSERT_STRING_EQUAL(shown(packet, size), "");
+    CHECK_TEXT(shown(packet, size), "");
 }
 
 /* ---- Malformed packets ------------------------------------------------------
@@ -192,45 +192,42 @@ static void every_field_is_checked(void)
     struct segment segment = {.length = 0};
     size_t size = make(sound, CLIENT, 24, 1, 1, "payload");
 
-    CU_ASSERT(parses(sound, size, &segment) && segment.length == 7);
+    CHECK(parses(sound, size, &segment) && segment.length == 7);
     /* Trailing bytes are padding of the link below. */
-    CU_ASSERT(parses(sound, size + 3, &segment) && segment.length == 7);
+    CHECK(parses(sound, size + 3, &segment) && segment.length == 7);
     for (size_t cut = 0; cut < size; cut++)
-        CU_ASSERT(!parses(sound, cut, &segment));
+        CHECK(!parses(sound, cut, &segment));
     for (unsigned version = 0; version < 16; version++) {
         memcpy(packet, sound, size);
         packet[0] = (unsigned char)(version << 4 | 5);
-        CU_ASSERT(parses(packet, size, &segment) == (version == 4));
+        CHECK(parses(packet, size, &segment) == (version == 4));
     }
     for (unsigned header = 0; header < 16; header++) {
         memcpy(packet, sound, size);
         packet[0] = (unsigned char)(4 << 4 | header);
         (void)parses(packet, size, &segment);
-        CU_ASSERT(header == 5 || header == 6 ||
-                  !parses(packet, size, &segment));
+        CHECK(header == 5 || header == 6 || !parses(packet, size, &segment));
         memcpy(packet, sound, size);
         packet[32] = (unsigned char)(header << 4);
-        CU_ASSERT(parses(packet, size, &segment) ==
-                  (header == 5 || header == 6));
+        CHECK(parses(packet, size, &segment) == (header == 5 || header == 6));
     }
     for (uint32_t total = 0; total < 65536; total++) {
         memcpy(packet, sound, size);
         put(packet + 2, total, 2);
-        CU_ASSERT(parses(packet, size, &segment) ==
-                  (total >= 40 && total <= size));
+        CHECK(parses(packet, size, &segment) == (total >= 40 && total <= size));
     }
     for (unsigned protocol = 0; protocol < 256; protocol++) {
         memcpy(packet, sound, size);
         packet[9] = (unsigned char)protocol;
-        CU_ASSERT(parses(packet, size, &segment) == (protocol == 6));
+        CHECK(parses(packet, size, &segment) == (protocol == 6));
     }
     memcpy(packet, sound, size);
     put(packet + 6, 0x2000, 2); /* more fragments: the first of them */
-    CU_ASSERT(parses(packet, size, &segment));
+    CHECK(parses(packet, size, &segment));
     put(packet + 6, 1, 2); /* at offset 8: the rest of one */
-    CU_ASSERT(!parses(packet, size, &segment));
+    CHECK(!parses(packet, size, &segment));
     put(packet + 6, 0x4000, 2); /* don't fragment */
-    CU_ASSERT(parses(packet, size, &segment));
+    CHECK(parses(packet, size, &segment));
 }
 
 static void options_are_skipped(void)
@@ -247,9 +244,9 @@ static void options_are_skipped(void)
     packet[0] = 0x4f;
     packet[72] = 0xf0;
     put(packet + 2, (uint32_t)(size + 80), 2);
-    CU_ASSERT_FATAL(parses(packet, size + 80, &segment));
-    CU_ASSERT(segment.length == 2);
-    CU_ASSERT(number(segment.end[1] + 4, 2) == SERVER);
+    CHECK(parses(packet, size + 80, &segment));
+    CHECK(segment.length == 2);
+    CHECK(number(segment.end[1] + 4, 2) == SERVER);
 }
 
 /* The same numbers everywhere and each time (Marsaglia's xorshift). */
@@ -290,7 +287,7 @@ static void damaged_packets_do_no_harm(void)
                 CU_FAIL_FATAL("not one line of printable ASCII");
         lines += *line != '\0';
     }
-    CU_ASSERT(lines > load(200000) / 4); /* many were still sound */
+    CHECK(lines > load(200000) / 4); /* many were still sound */
 }
 
 static const struct test tests[] = {

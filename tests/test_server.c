@@ -19,8 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <CUnit/CUnit.h>
-
 #if defined(__SANITIZE_THREAD__)
 #define THREAD_SANITIZER
 #elif defined(__has_feature)
@@ -45,19 +43,18 @@ static bool is_wrapped(void)
     return wrapper != NULL && *wrapper != '\0';
 }
 
-static bool is_skipped(const char *reason)
+static void skip_if_wrapped(const char *reason)
 {
     if (is_wrapped())
-        (void)fprintf(stderr, "\n  SKIPPED: %s\n", reason);
-    return is_wrapped();
+        skip(reason);
 }
 
 /* A client that has been served: its thread is there, and waits for more. */
 static int served(int client)
 {
-    CU_ASSERT_FATAL(client >= 0);
-    CU_ASSERT_FATAL(send_text(client, "ping\n"));
-    CU_ASSERT_FATAL(receives(client, "pong\n"));
+    CHECK(client >= 0);
+    CHECK(send_text(client, "ping\n"));
+    CHECK(receives(client, "pong\n"));
     return client;
 }
 
@@ -67,8 +64,7 @@ static int own_port(int client)
     struct sockaddr_in6 six;
     socklen_t length = sizeof address;
 
-    CU_ASSERT_EQUAL_FATAL(
-        getsockname(client, (struct sockaddr *)&address, &length), 0);
+    CHECK_EQUAL(getsockname(client, (struct sockaddr *)&address, &length), 0);
     memcpy(&six, &address, sizeof six);
     return ntohs(six.sin6_port); /* at the same place in sockaddr_in */
 }
@@ -110,7 +106,7 @@ static int descriptors_at_rest(const struct program *server)
     int count = count_in_proc(server->pid, "fd");
 
     if (wrapper == NULL || *wrapper == '\0')
-        CU_ASSERT_EQUAL(count, 4);
+        CHECK(becomes(server->pid, "fd", 4));
     return count;
 }
 
@@ -118,7 +114,7 @@ static int descriptors_at_rest(const struct program *server)
  * its own with the first client's. */
 static int threads_at_rest(const struct program *server)
 {
-    CU_ASSERT_EQUAL(count_in_proc(server->pid, "task"), 1);
+    CHECK_EQUAL(count_in_proc(server->pid, "task"), 1);
 #ifdef THREAD_SANITIZER
     return 2;
 #else
@@ -135,7 +131,7 @@ static bool fails(const char *const argv[], int status, const char *first_line)
 
     return start(&program, argv) && next_line_is(program.errors, first_line) &&
            !next_line(program.output, line, sizeof line) && line[0] == '\0' &&
-           wait_for_end(&program) == status;
+           ends(&program, status);
 }
 
 static bool fails_to_start(const char *option, const char *value,
@@ -158,35 +154,35 @@ static void the_log_to_the_letter(void)
     int client;
     int port;
 
-    CU_ASSERT_FATAL(start(&server, argv));
-    CU_ASSERT(next_line_is(server.output, "Server Started ..."));
-    CU_ASSERT(next_line(server.output, line, sizeof line));
-    CU_ASSERT_EQUAL_FATAL(sscanf(line, "Listening on *:%d,", &server.port), 1);
-    CU_ASSERT_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK(start(&server, argv));
+    CHECK(next_line_is(server.output, "Server Started ..."));
+    CHECK(next_line(server.output, line, sizeof line));
+    CHECK_EQUAL(sscanf(line, "Listening on *:%d,", &server.port), 1);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
     (void)snprintf(expected, sizeof expected,
                    "Listening on *:%d, pid %ld, fd 3, at most %ld clients",
                    server.port, (long)server.pid, (long)limit.rlim_cur - 10);
-    CU_ASSERT_STRING_EQUAL(line, expected);
+    CHECK_TEXT(line, expected);
 
     client = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(client >= 0);
+    CHECK(client >= 0);
     port = own_port(client);
-    CU_ASSERT(opened_line_comes(&server, "127.0.0.1", port, 4));
-    CU_ASSERT(send_text(client, "ping\r\n"));
-    CU_ASSERT(receives(client, "pong\n"));
-    CU_ASSERT(send_text(client, "echo Hello,socket\r\n"));
-    CU_ASSERT(receives(client, "Hello,socket\n"));
-    CU_ASSERT(send_text(client, "foo bar\r\n"));
-    CU_ASSERT(receives(client, "Unsupported command: foo\n"));
-    CU_ASSERT(next_line_is(server.output, "Unsupported command: foo"));
-    CU_ASSERT(send_text(client, "quit\r\n"));
-    CU_ASSERT(receives_end(client));
+    CHECK(opened_line_comes(&server, "127.0.0.1", port, 4));
+    CHECK(send_text(client, "ping\r\n"));
+    CHECK(receives(client, "pong\n"));
+    CHECK(send_text(client, "echo Hello,socket\r\n"));
+    CHECK(receives(client, "Hello,socket\n"));
+    CHECK(send_text(client, "foo bar\r\n"));
+    CHECK(receives(client, "Unsupported command: foo\n"));
+    CHECK(next_line_is(server.output, "Unsupported command: foo"));
+    CHECK(send_text(client, "quit\r\n"));
+    CHECK(receives_end(client));
     (void)close(client);
-    CU_ASSERT(closed_line_comes(&server, "127.0.0.1", port));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGINT), 0);
-    CU_ASSERT(next_line_is(server.output, "Server Stopped."));
-    CU_ASSERT_FALSE(next_line(server.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+    CHECK(closed_line_comes(&server, "127.0.0.1", port));
+    CHECK_EQUAL(kill(server.pid, SIGINT), 0);
+    CHECK(next_line_is(server.output, "Server Stopped."));
+    CHECK(!next_line(server.errors, line, sizeof line));
+    CHECK(ends(&server, 0));
 }
 
 /* A word is shown to the instructor's whole class: an escape sequence must not
@@ -196,19 +192,34 @@ static void hostile_bytes_in_the_log(void)
     struct program server;
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     client = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(client >= 0);
-    CU_ASSERT(opened_line_comes(&server, "127.0.0.1", own_port(client), 4));
-    CU_ASSERT(send_text(client, "\033]0;owned\007\rServer\tStopped.\n"));
-    CU_ASSERT(receives(client,
+    CHECK(client >= 0);
+    CHECK(opened_line_comes(&server, "127.0.0.1", own_port(client), 4));
+    CHECK(send_text(client, "\033]0;owned\007\rServer\tStopped.\n"));
+    CHECK(receives(client, "Unsupported command: \\x1b]0;owned\\x07\\x0dServer"
+                           "\\x09Stopped.\n"));
+    CHECK(next_line_is(server.output,
                        "Unsupported command: \\x1b]0;owned\\x07\\x0dServer"
-                       "\\x09Stopped.\n"));
-    CU_ASSERT(next_line_is(server.output,
-                           "Unsupported command: \\x1b]0;owned\\x07\\x0dServer"
-                           "\\x09Stopped."));
+                       "\\x09Stopped."));
     (void)close(client);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
+}
+
+static void a_client_leaves_nothing_behind(void)
+{
+    struct program server;
+    int descriptors;
+    int threads;
+
+    CHECK(start_server(&server, NULL));
+    descriptors = descriptors_at_rest(&server);
+    threads = threads_at_rest(&server);
+    for (int i = 0; i < 4; i++)
+        (void)close(served(connect_to("127.0.0.1", server.port)));
+    CHECK(becomes(server.pid, "fd", descriptors));
+    CHECK(becomes(server.pid, "task", threads));
+    CHECK(stops(&server));
 }
 
 static void quiet_logs_only_errors(void)
@@ -219,17 +230,17 @@ static void quiet_logs_only_errors(void)
     int client;
     long long since = now_ms();
 
-    CU_ASSERT_FATAL(start(&server, argv));
+    CHECK(start(&server, argv));
     while ((client = connect_to_path(argv[3])) < 0)
-        CU_ASSERT_FATAL(still_patient(since));
-    CU_ASSERT(send_text(client, "foo\nquit\n"));
-    CU_ASSERT(receives(client, "Unsupported command: foo\n"));
-    CU_ASSERT(receives_end(client));
+        CHECK(still_patient(since));
+    CHECK(send_text(client, "foo\nquit\n"));
+    CHECK(receives(client, "Unsupported command: foo\n"));
+    CHECK(receives_end(client));
     (void)close(client);
-    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
-    CU_ASSERT_FALSE(next_line(server.output, line, sizeof line));
-    CU_ASSERT_FALSE(next_line(server.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK(!next_line(server.output, line, sizeof line));
+    CHECK(!next_line(server.errors, line, sizeof line));
+    CHECK(ends(&server, 0));
 }
 
 /* ---- Addresses ---------------------------------------------------------- */
@@ -242,25 +253,26 @@ static void both_families_on_one_socket(void)
     int six;
     int port;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    need_ipv6();
+    CHECK(start_server(&server, NULL));
     at_rest = descriptors_at_rest(&server);
-    CU_ASSERT_PTR_NOT_NULL(strstr(server.listening, "Listening on *:"));
+    CHECK(strstr(server.listening, "Listening on *:") != NULL);
     four = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(four >= 0);
-    CU_ASSERT(opened_line_comes(&server, "127.0.0.1", own_port(four), 4));
+    CHECK(four >= 0);
+    CHECK(opened_line_comes(&server, "127.0.0.1", own_port(four), 4));
     six = connect_to("::1", server.port);
-    CU_ASSERT_FATAL(six >= 0);
+    CHECK(six >= 0);
     port = own_port(six);
-    CU_ASSERT(opened_line_comes(&server, "::1", port, 5));
+    CHECK(opened_line_comes(&server, "::1", port, 5));
     (void)served(four);
     (void)served(six);
-    CU_ASSERT_EQUAL(count_in_proc(server.pid, "fd"), at_rest + 2);
+    CHECK_EQUAL(count_in_proc(server.pid, "fd"), at_rest + 2);
     (void)close(six);
-    CU_ASSERT(closed_line_comes(&server, "::1", port));
+    CHECK(closed_line_comes(&server, "::1", port));
     port = own_port(four);
     (void)close(four);
-    CU_ASSERT(closed_line_comes(&server, "127.0.0.1", port));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(closed_line_comes(&server, "127.0.0.1", port));
+    CHECK(stops(&server));
 }
 
 /* Starts a server with one option, and tells which addresses answer. */
@@ -271,31 +283,41 @@ static void listens_on(const char *option, const char *value, const char *where,
     char expected[128];
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, option, value, NULL));
+    CHECK(start_server(&server, option, value, NULL));
     (void)snprintf(expected, sizeof expected, "Listening on %s:%d, ", where,
                    server.port);
-    CU_ASSERT_EQUAL(strncmp(server.listening, expected, strlen(expected)), 0);
+    CHECK_EQUAL(strncmp(server.listening, expected, strlen(expected)), 0);
     client = served(connect_to(answers, server.port));
     (void)close(client);
-    CU_ASSERT_EQUAL(connect_to(refuses, server.port), -1);
-    CU_ASSERT_EQUAL(errno, ECONNREFUSED);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK_EQUAL(connect_to(refuses, server.port), -1);
+    if (strchr(refuses, ':') == NULL)
+        CHECK_EQUAL(errno, ECONNREFUSED);
+    CHECK(stops(&server));
 }
 
-static void one_family_only(void)
+static void ipv4_only(void)
 {
     listens_on("-4", NULL, "*", "127.0.0.1", "::1");
-    listens_on("-44", NULL, "*", "127.0.0.1", "::1");
+}
+
+static void ipv6_only(void)
+{
+    need_ipv6();
     listens_on("-6", NULL, "*", "::1", "127.0.0.1");
 }
 
 static void one_address_only(void)
 {
     listens_on("-b", "127.0.0.1", "127.0.0.1", "127.0.0.1", "127.0.0.2");
+    CHECK(fails_to_start("-b", "192.0.2.1",
+                         "Fail to start server, bind 192.0.2.1:1208: "
+                         "Cannot assign requested address"));
+}
+
+static void one_ipv6_address_only(void)
+{
+    need_ipv6();
     listens_on("-b", "::1", "[::1]", "::1", "127.0.0.1");
-    CU_ASSERT(fails_to_start("-b", "192.0.2.1",
-                             "Fail to start server, bind 192.0.2.1:1208: "
-                             "Cannot assign requested address"));
 }
 
 static void port_in_use(void)
@@ -304,14 +326,14 @@ static void port_in_use(void)
     char port[16];
     char expected[128];
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     (void)snprintf(port, sizeof port, "%d", server.port);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind *:%d: Address already in use",
                    server.port);
-    CU_ASSERT(fails_to_start("-p", port, expected));
+    CHECK(fails_to_start("-p", port, expected));
     (void)close(served(connect_to("127.0.0.1", server.port)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* SO_REUSEADDR: a connection of the last server is in TIME_WAIT on its side,
@@ -323,16 +345,16 @@ static void port_used_a_moment_ago(void)
     char port[16];
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     (void)snprintf(port, sizeof port, "%d", server.port);
     client = served(connect_to("127.0.0.1", server.port));
-    CU_ASSERT(send_text(client, "quit\n"));
-    CU_ASSERT(receives_end(client));
+    CHECK(send_text(client, "quit\n"));
+    CHECK(receives_end(client));
     (void)close(client);
-    CU_ASSERT_EQUAL(stop(&server), 0);
-    CU_ASSERT_FATAL(start_server(&server, "-p", port, NULL));
+    CHECK(stops(&server));
+    CHECK(start_server(&server, "-p", port, NULL));
     (void)close(served(connect_to("127.0.0.1", server.port)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* ---- Unix domain sockets ------------------------------------------------ */
@@ -351,16 +373,16 @@ static void path_fresh_and_removed(void)
     struct stat status;
     char expected[256];
 
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CHECK(start_server(&server, "-U", path, NULL));
     (void)snprintf(expected, sizeof expected,
                    "Listening on %s, pid %ld, fd 3, ", path, (long)server.pid);
-    CU_ASSERT_EQUAL(strncmp(server.listening, expected, strlen(expected)), 0);
-    CU_ASSERT_EQUAL(lstat(path, &status), 0);
-    CU_ASSERT(S_ISSOCK(status.st_mode));
-    CU_ASSERT_EQUAL(status.st_mode & 07777, 0660);
+    CHECK_EQUAL(strncmp(server.listening, expected, strlen(expected)), 0);
+    CHECK_EQUAL(lstat(path, &status), 0);
+    CHECK(S_ISSOCK(status.st_mode));
+    CHECK_EQUAL(status.st_mode & 07777, 0660);
     (void)close(served(connect_to_path(path)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
-    CU_ASSERT_FALSE(exists(path));
+    CHECK(stops(&server));
+    CHECK(!exists(path));
 }
 
 static void path_stale_is_replaced(void)
@@ -368,13 +390,14 @@ static void path_stale_is_replaced(void)
     struct program server;
     const char *path = scratch("stale");
 
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGKILL), 0);
-    CU_ASSERT_EQUAL(wait_for_end(&server), 128 + SIGKILL);
-    CU_ASSERT(exists(path));
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CHECK(start_server(&server, "-U", path, NULL));
+    CHECK_EQUAL(kill(server.pid, SIGKILL), 0);
+    CHECK(ends(&server, 128 + SIGKILL));
+    CHECK(exists(path));
+    CHECK(start_server(&server, "-U", path, NULL));
+    (void)descriptors_at_rest(&server);
     (void)close(served(connect_to_path(path)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 static void path_of_a_live_server(void)
@@ -385,23 +408,23 @@ static void path_of_a_live_server(void)
     char line[256];
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CHECK(start_server(&server, "-U", path, NULL));
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: Address already in use",
                    path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
+    CHECK(fails_to_start("-U", path, expected));
     /* It is not in the log that somebody looked: one client was there. */
     client = served(connect_to_path(path));
-    CU_ASSERT(next_line(server.output, line, sizeof line));
+    CHECK(next_line(server.output, line, sizeof line));
     (void)snprintf(expected, sizeof expected, " opened: fd 4, [unix, %s]",
                    path);
-    CU_ASSERT_PTR_NOT_NULL(strstr(line, expected));
+    CHECK(strstr(line, expected) != NULL);
     (void)close(client);
-    CU_ASSERT(next_line(server.output, line, sizeof line));
-    CU_ASSERT_PTR_NOT_NULL(strstr(line, " closed."));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
-    CU_ASSERT(next_line_is(server.output, "Server Stopped."));
-    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+    CHECK(next_line(server.output, line, sizeof line));
+    CHECK(strstr(line, " closed.") != NULL);
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK(next_line_is(server.output, "Server Stopped."));
+    CHECK(ends(&server, 0));
 }
 
 /* A server that is too busy to accept is alive: its backlog is full, and the
@@ -415,31 +438,33 @@ static void path_of_a_busy_server(void)
     char expected[256];
     size_t count = 0;
 
-    CU_ASSERT_EQUAL_FATAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_max < SOMAXCONN + 100)
+        skip("it takes 4196 descriptors to fill a backlog (ulimit -Hn)");
     limit.rlim_cur = limit.rlim_max;
-    CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGSTOP), 0);
+    CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK(start_server(&server, "-U", path, NULL));
+    CHECK_EQUAL(kill(server.pid, SIGSTOP), 0);
     do {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
 
         (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
         waiting[count] =
             socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        CU_ASSERT_FATAL(waiting[count] >= 0);
+        CHECK(waiting[count] >= 0);
         if (connect(waiting[count++], (struct sockaddr *)&address,
                     sizeof address) < 0)
             break;
     } while (count < sizeof waiting / sizeof *waiting);
-    CU_ASSERT_EQUAL(errno, EAGAIN);
+    CHECK_EQUAL(errno, EAGAIN);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: Address already in use",
                    path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
+    CHECK(fails_to_start("-U", path, expected));
     while (count > 0)
         (void)close(waiting[--count]);
-    CU_ASSERT_EQUAL(kill(server.pid, SIGKILL), 0);
-    CU_ASSERT_EQUAL(wait_for_end(&server), 128 + SIGKILL);
+    CHECK_EQUAL(kill(server.pid, SIGKILL), 0);
+    CHECK(ends(&server, 128 + SIGKILL));
 }
 
 static void path_that_is_no_socket(void)
@@ -449,22 +474,22 @@ static void path_that_is_no_socket(void)
     char expected[256];
     FILE *file = fopen(path, "w");
 
-    CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+    CHECK(file != NULL);
     (void)fputs("precious\n", file);
     (void)fclose(file);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: File exists and is not a "
                    "socket",
                    path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
-    CU_ASSERT(exists(path));
-    CU_ASSERT_EQUAL(symlink(path, link), 0);
+    CHECK(fails_to_start("-U", path, expected));
+    CHECK(exists(path));
+    CHECK_EQUAL(symlink(path, link), 0);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: File exists and is not a "
                    "socket",
                    link);
-    CU_ASSERT(fails_to_start("-U", link, expected));
-    CU_ASSERT(exists(link));
+    CHECK(fails_to_start("-U", link, expected));
+    CHECK(exists(link));
 }
 
 /* Somebody who receives datagrams there lives, too. */
@@ -476,13 +501,12 @@ static void path_of_a_datagram_server(void)
     char expected[256];
 
     (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    CU_ASSERT_EQUAL_FATAL(
-        bind(other, (struct sockaddr *)&address, sizeof address), 0);
+    CHECK_EQUAL(bind(other, (struct sockaddr *)&address, sizeof address), 0);
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: Address already in use",
                    path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
-    CU_ASSERT(exists(path));
+    CHECK(fails_to_start("-U", path, expected));
+    CHECK(exists(path));
     (void)close(other);
 }
 
@@ -494,7 +518,7 @@ static void path_in_no_directory(void)
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: No such file or directory",
                    path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
+    CHECK(fails_to_start("-U", path, expected));
 }
 
 static void path_up_to_the_limit(void)
@@ -511,12 +535,12 @@ static void path_up_to_the_limit(void)
     path[limit + 1] = '\0';
     (void)snprintf(expected, sizeof expected,
                    "Fail to start server, bind %s: File name too long", path);
-    CU_ASSERT(fails_to_start("-U", path, expected));
+    CHECK(fails_to_start("-U", path, expected));
     path[limit] = '\0';
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CHECK(start_server(&server, "-U", path, NULL));
     (void)close(served(connect_to_path(path)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
-    CU_ASSERT_FALSE(exists(path));
+    CHECK(stops(&server));
+    CHECK(!exists(path));
 }
 
 static void path_replaced_is_left_alone(void)
@@ -525,13 +549,13 @@ static void path_replaced_is_left_alone(void)
     struct program second;
     const char *path = scratch("replaced");
 
-    CU_ASSERT_FATAL(start_server(&first, "-U", path, NULL));
-    CU_ASSERT_EQUAL(unlink(path), 0);
-    CU_ASSERT_FATAL(start_server(&second, "-U", path, NULL));
-    CU_ASSERT_EQUAL(stop(&first), 0);
+    CHECK(start_server(&first, "-U", path, NULL));
+    CHECK_EQUAL(unlink(path), 0);
+    CHECK(start_server(&second, "-U", path, NULL));
+    CHECK(stops(&first));
     (void)close(served(connect_to_path(path)));
-    CU_ASSERT_EQUAL(stop(&second), 0);
-    CU_ASSERT_FALSE(exists(path));
+    CHECK(stops(&second));
+    CHECK(!exists(path));
 }
 
 /* Unix domain clients have no address. Their names are those of the server's
@@ -543,7 +567,7 @@ static void path_clients_have_names(void)
     char names[2][128];
     int clients[2];
 
-    CU_ASSERT_FATAL(start_server(&server, "-U", path, NULL));
+    CHECK(start_server(&server, "-U", path, NULL));
     for (int i = 0; i < 2; i++) {
         char line[256];
         char link[64];
@@ -551,28 +575,27 @@ static void path_clients_have_names(void)
         char expected[256];
 
         clients[i] = connect_to_path(path);
-        CU_ASSERT_FATAL(next_line(server.output, line, sizeof line));
-        CU_ASSERT_EQUAL_FATAL(
-            sscanf(line, "Connection from %127s opened:", names[i]), 1);
+        CHECK(next_line(server.output, line, sizeof line));
+        CHECK_EQUAL(sscanf(line, "Connection from %127s opened:", names[i]), 1);
         (void)snprintf(link, sizeof link, "/proc/%ld/fd/%d", (long)server.pid,
                        4 + i);
-        CU_ASSERT(readlink(link, socket, sizeof socket - 1) > 0);
-        CU_ASSERT_STRING_EQUAL(names[i], socket);
+        CHECK(readlink(link, socket, sizeof socket - 1) > 0);
+        CHECK_TEXT(names[i], socket);
         (void)snprintf(expected, sizeof expected,
                        "Connection from %s opened: fd %d, [unix, %s]", names[i],
                        4 + i, path);
-        CU_ASSERT_STRING_EQUAL(line, expected);
+        CHECK_TEXT(line, expected);
     }
-    CU_ASSERT_STRING_NOT_EQUAL(names[0], names[1]);
+    CHECK(strcmp(names[0], names[1]) != 0);
     for (int i = 0; i < 2; i++) {
-        char expected[256];
+        char expected[300];
 
         (void)close(clients[i]);
         (void)snprintf(expected, sizeof expected, "Connection from %s closed.",
                        names[i]);
-        CU_ASSERT(next_line_is(server.output, expected));
+        CHECK(next_line_is(server.output, expected));
     }
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* ---- Limits ------------------------------------------------------------- */
@@ -584,20 +607,20 @@ static void at_most_two_clients(void)
     char expected[128];
     int third;
 
-    CU_ASSERT_FATAL(start_server(&server, "-m", "2", NULL));
-    CU_ASSERT_PTR_NOT_NULL(strstr(server.listening, ", at most 2 clients"));
+    CHECK(start_server(&server, "-m", "2", NULL));
+    CHECK(strstr(server.listening, ", at most 2 clients") != NULL);
     for (int i = 0; i < 2; i++)
         clients[i] = served(connect_to("127.0.0.1", server.port));
     third = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(third >= 0);
-    CU_ASSERT(send_text(third, "ping\nping\n"));
-    CU_ASSERT(receives(third, "Too many clients, limit 2\n"));
-    CU_ASSERT(receives_end(third));
+    CHECK(third >= 0);
+    CHECK(send_text(third, "ping\nping\n"));
+    CHECK(receives(third, "Too many clients, limit 2\n"));
+    CHECK(receives_end(third));
     (void)snprintf(expected, sizeof expected,
                    "Connection from 127.0.0.1:%d refused: Too many clients, "
                    "limit 2",
                    own_port(third));
-    CU_ASSERT(next_line_is(server.errors, expected));
+    CHECK(next_line_is(server.errors, expected));
     (void)close(third);
 
     (void)served(clients[0]);
@@ -607,11 +630,11 @@ static void at_most_two_clients(void)
                    "Connection from 127.0.0.1:%d closed.",
                    own_port(clients[0]));
     (void)close(clients[0]);
-    CU_ASSERT(line_comes(server.output, expected));
+    CHECK(line_comes(server.output, expected));
     clients[0] = served(connect_to("127.0.0.1", server.port));
     (void)close(clients[0]);
     (void)close(clients[1]);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* More at once than there are threads to turn them away: each gets the words
@@ -624,25 +647,25 @@ static void a_crowd_is_turned_away(void)
     int crowd[50];
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, "-m", "1", NULL));
+    CHECK(start_server(&server, "-m", "1", NULL));
     at_rest = descriptors_at_rest(&server);
     threads = threads_at_rest(&server);
     client = served(connect_to("127.0.0.1", server.port));
     for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
         crowd[i] = connect_to("127.0.0.1", server.port);
-        CU_ASSERT_FATAL(crowd[i] >= 0);
+        CHECK(crowd[i] >= 0);
     }
     (void)served(client);
     for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
-        CU_ASSERT(receives(crowd[i], "Too many clients, limit 1\n"));
-        CU_ASSERT(receives_end(crowd[i]));
+        CHECK(receives(crowd[i], "Too many clients, limit 1\n"));
+        CHECK(receives_end(crowd[i]));
         (void)close(crowd[i]);
     }
     (void)served(client);
     (void)close(client);
-    CU_ASSERT(becomes(server.pid, "fd", at_rest));
-    CU_ASSERT(becomes(server.pid, "task", threads));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(becomes(server.pid, "fd", at_rest));
+    CHECK(becomes(server.pid, "task", threads));
+    CHECK(stops(&server));
 }
 
 /* Starts the server, and then takes descriptors away from it. */
@@ -657,6 +680,20 @@ static bool start_limited(struct program *server, rlim_t descriptors)
     return prlimit(server->pid, RLIMIT_NOFILE, &limit, NULL) == 0;
 }
 
+/* True if the program's main thread is asleep: proc(5), stat. */
+static bool is_asleep(pid_t pid)
+{
+    char path[64];
+    char text[256] = "";
+    int file;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+    file = open(path, O_RDONLY);
+    CHECK(file >= 0 && read(file, text, sizeof text - 1) > 0);
+    (void)close(file);
+    return strstr(text, ") S ") != NULL;
+}
+
 /* Out of descriptors in accept(): one line, no busy loop, and full service as
  * soon as one is free. */
 static void out_of_descriptors(void)
@@ -664,33 +701,37 @@ static void out_of_descriptors(void)
     struct program server;
     struct pollfd errors = {.events = POLLIN};
     char line[256];
+    int asleep = 0;
     int first;
     int second;
 
-    if (is_skipped("valgrind needs descriptors of its own"))
-        return;
-    CU_ASSERT_FATAL(start_limited(&server, 5)); /* 0-3, and one client */
+    skip_if_wrapped("valgrind needs descriptors of its own");
+    CHECK(start_limited(&server, 5)); /* 0-3, and one client */
     errors.fd = server.errors;
     first = served(connect_to("127.0.0.1", server.port));
     second = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(second >= 0);
-    CU_ASSERT(send_text(second, "echo at last\n"));
-    CU_ASSERT(next_line_is(server.errors,
-                           "Fail to connect, accept: Too many open files"));
+    CHECK(second >= 0);
+    CHECK(send_text(second, "echo at last\n"));
+    CHECK(next_line_is(server.errors,
+                       "Fail to connect, accept: Too many open files"));
     (void)served(first);
-    /* Three pauses of the accept loop later it has not said so again. */
-    CU_ASSERT_EQUAL(poll(&errors, 1, 350), 0);
+    /* Three pauses of the accept loop later it has not said so again, and most
+     * of the time it was asleep. */
+    for (int i = 0; i < 35; i++) {
+        CHECK_EQUAL(poll(&errors, 1, 10), 0);
+        asleep += is_asleep(server.pid);
+    }
+    CHECK(asleep > 15);
     (void)close(first);
-    CU_ASSERT(receives(second, "at last\n"));
+    CHECK(receives(second, "at last\n"));
     (void)close(second);
-    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
     /* With the second client the limit is reached anew: another line, no more.
      */
     if (next_line(server.errors, line, sizeof line))
-        CU_ASSERT_STRING_EQUAL(line,
-                               "Fail to connect, accept: Too many open files");
-    CU_ASSERT_FALSE(next_line(server.errors, line, sizeof line));
-    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+        CHECK_TEXT(line, "Fail to connect, accept: Too many open files");
+    CHECK(!next_line(server.errors, line, sizeof line));
+    CHECK(ends(&server, 0));
 }
 
 static void the_descriptor_limit_sets_the_client_limit(void)
@@ -701,23 +742,21 @@ static void the_descriptor_limit_sets_the_client_limit(void)
     const char *argv[] = {"/bin/sh", "-c", command, NULL};
     char line[256];
 
-    if (is_skipped("valgrind needs descriptors of its own"))
-        return;
+    skip_if_wrapped("valgrind needs descriptors of its own");
     (void)snprintf(command, sizeof command,
-                   "ulimit -n 16; exec %s/server -p 0 -m 500",
+                   "ulimit -n 11; exec %s/server -p 0 -m 1000000",
                    programs ? programs : ".");
-    CU_ASSERT_FATAL(start(&server, argv));
-    CU_ASSERT(next_line_is(server.output, "Server Started ..."));
-    CU_ASSERT(next_line(server.output, line, sizeof line));
-    CU_ASSERT_PTR_NOT_NULL(strstr(line, ", fd 3, at most 6 clients"));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(start(&server, argv));
+    CHECK(next_line_is(server.output, "Server Started ..."));
+    CHECK(next_line(server.output, line, sizeof line));
+    CHECK(strstr(line, ", fd 3, at most 1 clients") != NULL);
+    CHECK(stops(&server));
 }
 
 /* Too few even for one client: a clear error at the start. */
 static void too_few_descriptors(void)
 {
-    if (is_skipped("valgrind needs descriptors of its own"))
-        return;
+    skip_if_wrapped("valgrind needs descriptors of its own");
     for (int limit = 4; limit <= 10; limit++) {
         char command[600];
         const char *programs = getenv("PROGRAMS");
@@ -726,9 +765,9 @@ static void too_few_descriptors(void)
         (void)snprintf(command, sizeof command,
                        "ulimit -n %d; exec %s/server -p 0", limit,
                        programs ? programs : ".");
-        CU_ASSERT(fails(argv, 1,
-                        "Fail to start server, ulimit -n: Needs more than 10 "
-                        "descriptors"));
+        CHECK(fails(argv, 1,
+                    "Fail to start server, ulimit -n: Needs more than 10 "
+                    "descriptors"));
     }
 }
 
@@ -744,19 +783,18 @@ static void closed_standard_descriptors(void)
     long long since = now_ms();
     int client;
 
-    if (is_skipped("valgrind needs its standard descriptors"))
-        return;
+    skip_if_wrapped("valgrind needs its standard descriptors");
     (void)snprintf(command, sizeof command, "exec %s/server -U %s <&- >&- 2>&-",
                    programs ? programs : ".", path);
-    CU_ASSERT_FATAL(start(&server, argv));
+    CHECK(start(&server, argv));
     while ((client = connect_to_path(path)) < 0)
-        CU_ASSERT_FATAL(still_patient(since));
+        CHECK(still_patient(since));
     (void)served(client);
-    CU_ASSERT(send_text(client, "foo\nquit\n"));
-    CU_ASSERT(receives(client, "Unsupported command: foo\n"));
-    CU_ASSERT(receives_end(client));
+    CHECK(send_text(client, "foo\nquit\n"));
+    CHECK(receives(client, "Unsupported command: foo\n"));
+    CHECK(receives_end(client));
     (void)close(client);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 static void idle_clients_time_out(void)
@@ -765,21 +803,21 @@ static void idle_clients_time_out(void)
     int silent;
     int other;
 
-    CU_ASSERT_FATAL(start_server(&server, "-w", "1", NULL));
+    CHECK(start_server(&server, "-w", "1", NULL));
     silent = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(silent >= 0);
-    CU_ASSERT(receives(silent, "Timed out after 1 seconds\n"));
-    CU_ASSERT(receives_end(silent));
+    CHECK(silent >= 0);
+    CHECK(receives(silent, "Timed out after 1 seconds\n"));
+    CHECK(receives_end(silent));
     (void)close(silent);
     /* Its second begins when its request is there. */
-    CU_ASSERT_EQUAL(kill(server.pid, SIGSTOP), 0);
+    CHECK_EQUAL(kill(server.pid, SIGSTOP), 0);
     other = connect_to("127.0.0.1", server.port);
-    CU_ASSERT_FATAL(other >= 0);
-    CU_ASSERT(send_text(other, "ping\n"));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGCONT), 0);
-    CU_ASSERT(receives(other, "pong\n"));
+    CHECK(other >= 0);
+    CHECK(send_text(other, "ping\n"));
+    CHECK_EQUAL(kill(server.pid, SIGCONT), 0);
+    CHECK(receives(other, "pong\n"));
     (void)close(other);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* Fills a connection until the server's thread is stuck in send() and takes no
@@ -790,7 +828,7 @@ static int stuck(int port)
     static char pings[5 * 10000];
     bool full = false;
 
-    CU_ASSERT_FATAL(client >= 0);
+    CHECK(client >= 0);
     for (size_t i = 0; i < sizeof pings; i++)
         pings[i] = "ping\n"[i % 5];
     (void)fcntl(client, F_SETFL, O_NONBLOCK);
@@ -804,65 +842,110 @@ static int stuck(int port)
     return client;
 }
 
-static void a_client_that_never_reads_times_out(void)
+static void a_client_that_never_reads_is_ended(void)
 {
     struct program server;
     int at_rest;
     char expected[128];
     int client;
 
-    CU_ASSERT_FATAL(start_server(&server, "-w", "1", NULL));
+    CHECK(start_server(&server, "-w", "1", NULL));
     at_rest = descriptors_at_rest(&server);
     client = stuck(server.port);
     (void)snprintf(expected, sizeof expected,
                    "Connection from 127.0.0.1:%d closed.", own_port(client));
-    CU_ASSERT(line_comes(server.output, expected));
+    CHECK(line_comes(server.output, expected));
     (void)close(client);
-    CU_ASSERT(becomes(server.pid, "fd", at_rest));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(becomes(server.pid, "fd", at_rest));
+    CHECK(stops(&server));
 }
 
 /* ---- Many --------------------------------------------------------------- */
+
+/* Bytes of memory that a process has mapped: proc(5), statm. */
+static long mapped_bytes(pid_t pid)
+{
+    char path[64];
+    char text[64] = "";
+    int file;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/statm", (long)pid);
+    file = open(path, O_RDONLY);
+    CHECK(file >= 0 && read(file, text, sizeof text - 1) > 0);
+    (void)close(file);
+    return atol(text) * sysconf(_SC_PAGESIZE);
+}
 
 static void a_thousand_clients_at_once(void)
 {
     struct program server;
     int at_rest;
     int threads;
+    long mapped;
     struct rlimit limit;
     const int count = load(1000);
     int *clients = calloc((size_t)count, sizeof *clients);
 
-    CU_ASSERT_EQUAL_FATAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    CHECK_EQUAL(getrlimit(RLIMIT_NOFILE, &limit), 0);
     if (limit.rlim_cur < (rlim_t)count + 64) {
         limit.rlim_cur = (rlim_t)count + 64;
-        CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        CHECK_EQUAL(setrlimit(RLIMIT_NOFILE, &limit), 0);
     }
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     at_rest = descriptors_at_rest(&server);
     threads = threads_at_rest(&server);
+    mapped = mapped_bytes(server.pid);
     for (int i = 0; i < count; i++) {
         char line[256];
 
         clients[i] = served(connect_to("127.0.0.1", server.port));
-        CU_ASSERT(next_line(server.output, line, sizeof line));
+        CHECK(next_line(server.output, line, sizeof line));
     }
-    CU_ASSERT_EQUAL(count_in_proc(server.pid, "fd"), at_rest + count);
-    CU_ASSERT_EQUAL(count_in_proc(server.pid, "task"), threads + count);
+    CHECK_EQUAL(count_in_proc(server.pid, "fd"), at_rest + count);
+    CHECK_EQUAL(count_in_proc(server.pid, "task"), threads + count);
+    /* A default stack is 8 MB. */
+    CHECK((mapped_bytes(server.pid) - mapped) / count < 4 * 1024 * 1024);
     for (int i = 0; i < count; i++)
         (void)served(clients[i]);
     for (int i = 0; i < count; i++) {
         char line[256];
 
-        CU_ASSERT(send_text(clients[i], "quit\n"));
-        CU_ASSERT(receives_end(clients[i]));
+        CHECK(send_text(clients[i], "quit\n"));
+        CHECK(receives_end(clients[i]));
         (void)close(clients[i]);
-        CU_ASSERT(next_line(server.output, line, sizeof line));
+        CHECK(next_line(server.output, line, sizeof line));
     }
-    CU_ASSERT(becomes(server.pid, "fd", at_rest));
-    CU_ASSERT(becomes(server.pid, "task", threads));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(becomes(server.pid, "fd", at_rest));
+    CHECK(becomes(server.pid, "task", threads));
+    CHECK(stops(&server));
     free(clients);
+}
+
+static bool left_at_most(long bytes, long most)
+{
+    if (bytes > most)
+        note("the threads have left %ld KB: are they detached?", bytes / 1024);
+    return bytes <= most;
+}
+
+/* A detached thread gives its stack back when it ends. One that is not detached
+ * and that nobody joins keeps it. */
+static void each_thread_gives_its_stack_back(void)
+{
+    struct program server;
+    long before = 0;
+    int threads;
+
+    CHECK(start_server(&server, NULL));
+    threads = threads_at_rest(&server);
+    for (int i = 0; i < 60; i++) {
+        (void)close(served(connect_to("127.0.0.1", server.port)));
+        CHECK(becomes(server.pid, "task", threads));
+        if (i == 10)
+            before = mapped_bytes(server.pid);
+    }
+    CHECK(left_at_most(mapped_bytes(server.pid) - before, 25 * 128 * 1024L));
+    CHECK(stops(&server));
 }
 
 /* Each connection is reset while the server still writes to it: EPIPE and
@@ -874,26 +957,26 @@ static void clients_that_vanish(void)
     int threads;
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     at_rest = descriptors_at_rest(&server);
     threads = threads_at_rest(&server);
     for (int i = 0; i < load(200); i++) {
         char line[256];
         int client = connect_to("127.0.0.1", server.port);
 
-        CU_ASSERT_FATAL(client >= 0);
+        CHECK(client >= 0);
         (void)setsockopt(client, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-        CU_ASSERT(send_text(client, "ping\nping\nping\n"));
+        CHECK(send_text(client, "ping\nping\nping\n"));
         (void)close(client);
-        CU_ASSERT(next_line(server.output, line, sizeof line));
-        CU_ASSERT(next_line(server.output, line, sizeof line));
+        CHECK(next_line(server.output, line, sizeof line));
+        CHECK(next_line(server.output, line, sizeof line));
     }
     (void)close(served(connect_to("127.0.0.1", server.port)));
-    CU_ASSERT(becomes(server.pid, "fd", at_rest));
-    CU_ASSERT(becomes(server.pid, "task", threads));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGPIPE), 0);
+    CHECK(becomes(server.pid, "fd", at_rest));
+    CHECK(becomes(server.pid, "task", threads));
+    CHECK_EQUAL(kill(server.pid, SIGPIPE), 0);
     (void)close(served(connect_to("127.0.0.1", server.port)));
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(stops(&server));
 }
 
 /* ---- The orderly stop --------------------------------------------------- */
@@ -903,11 +986,11 @@ static void stops_orderly(struct program *server, int number)
 {
     long long since = now_ms();
 
-    CU_ASSERT_EQUAL(kill(server->pid, number), 0);
-    CU_ASSERT(line_comes(server->output, "Server Stopped."));
-    CU_ASSERT_EQUAL(wait_for_end(server), 0);
+    CHECK_EQUAL(kill(server->pid, number), 0);
+    CHECK(line_comes(server->output, "Server Stopped."));
+    CHECK(ends(server, 0));
     if (!is_wrapped())
-        CU_ASSERT(now_ms() - since < 5000);
+        CHECK(now_ms() - since < 5000);
 }
 
 static const int stop_signals[] = {SIGINT, SIGTERM};
@@ -917,7 +1000,7 @@ static void stop_without_clients(void)
     for (int i = 0; i < 2; i++) {
         struct program server;
 
-        CU_ASSERT_FATAL(start_server(&server, NULL));
+        CHECK(start_server(&server, NULL));
         stops_orderly(&server, stop_signals[i]);
     }
 }
@@ -931,33 +1014,33 @@ static void stop_with_idle_clients(void)
         char line[256];
         int gone = 0; /* a bit for each */
 
-        CU_ASSERT_FATAL(start_server(&server, NULL));
+        CHECK(start_server(&server, NULL));
         for (int j = 0; j < 3; j++)
             clients[j] = served(connect_to("127.0.0.1", server.port));
         /* One of them has begun a line. */
-        CU_ASSERT(send_text(clients[2], "ping\nhalf a l"));
-        CU_ASSERT(receives(clients[2], "pong\n"));
-        CU_ASSERT_EQUAL(kill(server.pid, stop_signals[i]), 0);
+        CHECK(send_text(clients[2], "ping\nhalf a l"));
+        CHECK(receives(clients[2], "pong\n"));
+        CHECK_EQUAL(kill(server.pid, stop_signals[i]), 0);
         /* Each is woken and sent off, in any order: it is not the end of the
          * process that ends their connections. */
         for (int j = 0; j < 3; j++) {
             (void)snprintf(closed[j], sizeof closed[j],
                            "Connection from 127.0.0.1:%d closed.",
                            own_port(clients[j]));
-            CU_ASSERT(receives_end(clients[j]));
+            CHECK(receives_end(clients[j]));
             (void)close(clients[j]);
         }
         for (int j = 0; j < 3; j++)
-            CU_ASSERT(next_line(server.output, line, sizeof line)); /* opened */
+            CHECK(next_line(server.output, line, sizeof line)); /* opened */
         for (int j = 0; j < 3; j++) {
-            CU_ASSERT(next_line(server.output, line, sizeof line));
+            CHECK(next_line(server.output, line, sizeof line));
             for (int k = 0; k < 3; k++)
                 if (strcmp(line, closed[k]) == 0)
                     gone |= 1 << k;
         }
-        CU_ASSERT_EQUAL(gone, 7);
-        CU_ASSERT(next_line_is(server.output, "Server Stopped."));
-        CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+        CHECK_EQUAL(gone, 7);
+        CHECK(next_line_is(server.output, "Server Stopped."));
+        CHECK(ends(&server, 0));
     }
 }
 
@@ -965,53 +1048,69 @@ static void stop_with_idle_clients(void)
  * and then the end. */
 static void stop_with_busy_clients(void)
 {
-    for (int i = 0; i < 2; i++) {
-        struct program server;
-        struct program busy[4];
-        char port[16];
-        const char *argv[] = {"client", "-4", "localhost", port, NULL};
-        static char pings[5 * 1000];
-        char line[16];
+    struct program server;
+    struct program busy[4];
+    char port[16];
+    const char *argv[] = {"client", "127.0.0.1", port, NULL};
+    static char pings[5 * 1000];
+    char line[16];
 
-        for (size_t j = 0; j < sizeof pings; j++)
-            pings[j] = "ping\n"[j % 5];
-        CU_ASSERT_FATAL(start_server(&server, NULL));
-        (void)snprintf(port, sizeof port, "%d", server.port);
-        for (int j = 0; j < 4; j++) {
-            CU_ASSERT_FATAL(start(&busy[j], argv));
-            CU_ASSERT_EQUAL(write(busy[j].input, pings, sizeof pings),
-                            (ssize_t)sizeof pings);
-        }
-        for (int j = 0; j < 4; j++)
-            CU_ASSERT(next_line_is(busy[j].output, "pong"));
-        stops_orderly(&server, stop_signals[i]);
-        for (int j = 0; j < 4; j++) {
-            int pongs = 1;
+    for (size_t i = 0; i < sizeof pings; i++)
+        pings[i] = "ping\n"[i % 5];
+    CHECK(start_server(&server, NULL));
+    (void)snprintf(port, sizeof port, "%d", server.port);
+    for (int i = 0; i < 4; i++) {
+        CHECK(start(&busy[i], argv));
+        CHECK_EQUAL(write(busy[i].input, pings, sizeof pings),
+                    (ssize_t)sizeof pings);
+    }
+    for (int i = 0; i < 4; i++)
+        CHECK(next_line_is(busy[i].output, "pong"));
+    stops_orderly(&server, SIGINT);
+    for (int i = 0; i < 4; i++) {
+        int pongs = 1;
 
-            while (next_line(busy[j].output, line, sizeof line)) {
-                CU_ASSERT_STRING_EQUAL(line, "pong");
-                pongs++;
-            }
-            CU_ASSERT_STRING_EQUAL(line, "");
-            CU_ASSERT_EQUAL(pongs, 1000);
-            CU_ASSERT_EQUAL(wait_for_end(&busy[j]), 1); /* its input goes on */
+        while (next_line(busy[i].output, line, sizeof line)) {
+            CHECK_TEXT(line, "pong");
+            pongs++;
         }
+        CHECK_TEXT(line, "");
+        CHECK_EQUAL(pongs, 1000);
+        CHECK(ends(&busy[i], 1)); /* its input goes on */
     }
 }
 
 static void stop_with_clients_that_never_read(void)
 {
-    for (int i = 0; i < 2; i++) {
-        struct program server;
-        int clients[2];
+    struct program server;
+    int clients[2];
 
-        CU_ASSERT_FATAL(start_server(&server, NULL));
-        for (int j = 0; j < 2; j++)
-            clients[j] = stuck(server.port);
-        stops_orderly(&server, stop_signals[i]);
-        for (int j = 0; j < 2; j++)
-            (void)close(clients[j]);
-    }
+    CHECK(start_server(&server, NULL));
+    for (int i = 0; i < 2; i++)
+        clients[i] = stuck(server.port);
+    stops_orderly(&server, SIGTERM);
+    for (int i = 0; i < 2; i++)
+        (void)close(clients[i]);
+}
+
+/* Who comes after the stop's signal is refused, and does not wait in a backlog
+ * for a server that takes nobody any more. */
+static void stop_refuses_new_clients(void)
+{
+    struct program server;
+    int client;
+    int idle;
+
+    CHECK(start_server(&server, NULL));
+    client = stuck(server.port); /* so the stop takes a second or two */
+    idle = served(connect_to("127.0.0.1", server.port));
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK(receives_end(idle)); /* it has emptied its backlog */
+    CHECK_EQUAL(connect_to("127.0.0.1", server.port), -1);
+    CHECK(line_comes(server.output, "Server Stopped."));
+    CHECK(ends(&server, 0));
+    (void)close(idle);
+    (void)close(client);
 }
 
 /* Connections that the kernel has accepted and the server has not: their
@@ -1021,22 +1120,22 @@ static void stop_answers_the_backlog(void)
     struct program server;
     int clients[5];
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGSTOP), 0);
+    CHECK(start_server(&server, NULL));
+    CHECK_EQUAL(kill(server.pid, SIGSTOP), 0);
     for (int i = 0; i < 5; i++) {
         clients[i] = connect_to("127.0.0.1", server.port);
-        CU_ASSERT_FATAL(clients[i] >= 0);
-        CU_ASSERT(send_text(clients[i], "ping\necho waited\n"));
+        CHECK(clients[i] >= 0);
+        CHECK(send_text(clients[i], "ping\necho waited\n"));
     }
-    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
-    CU_ASSERT_EQUAL(kill(server.pid, SIGCONT), 0);
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK_EQUAL(kill(server.pid, SIGCONT), 0);
     for (int i = 0; i < 5; i++) {
-        CU_ASSERT(receives(clients[i], "pong\nwaited\n"));
-        CU_ASSERT(receives_end(clients[i]));
+        CHECK(receives(clients[i], "pong\nwaited\n"));
+        CHECK(receives_end(clients[i]));
         (void)close(clients[i]);
     }
-    CU_ASSERT(line_comes(server.output, "Server Stopped."));
-    CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+    CHECK(line_comes(server.output, "Server Stopped."));
+    CHECK(ends(&server, 0));
 }
 
 /* The first SIGINT waits for a client that does not read; the second does not.
@@ -1047,8 +1146,7 @@ static void a_second_ctrl_c_ends_it_at_once(void)
     long long begin = now_ms();
     bool in_time = false;
 
-    if (is_skipped("too slow to tell a full connection from a slow server"))
-        return;
+    skip_if_wrapped("too slow to tell a full connection from a slow server");
     while (!in_time) {
         struct program server;
         long long since;
@@ -1056,20 +1154,20 @@ static void a_second_ctrl_c_ends_it_at_once(void)
         int client;
         int status;
 
-        CU_ASSERT_FATAL(start_server(&server, NULL));
+        CHECK(start_server(&server, NULL));
         idle = served(connect_to("127.0.0.1", server.port));
         client = stuck(server.port);
         since = now_ms();
-        CU_ASSERT_EQUAL(kill(server.pid, SIGINT), 0);
+        CHECK_EQUAL(kill(server.pid, SIGINT), 0);
         /* Another client is sent off: the first signal has been taken. */
-        CU_ASSERT(receives_end(idle));
+        CHECK(receives_end(idle));
         (void)close(idle);
-        CU_ASSERT_EQUAL(kill(server.pid, SIGINT), 0);
+        CHECK_EQUAL(kill(server.pid, SIGINT), 0);
         in_time = now_ms() - since < 1000;
         status = wait_for_end(&server);
         (void)close(client);
-        CU_ASSERT(status == 128 + SIGINT || (!in_time && status == 0));
-        CU_ASSERT_FATAL(in_time || still_patient(begin));
+        CHECK(status == 128 + SIGINT || (!in_time && status == 0));
+        CHECK(in_time || still_patient(begin));
     }
 }
 
@@ -1079,12 +1177,30 @@ static void a_second_sigterm_changes_nothing(void)
     struct program server;
     int idle;
 
-    CU_ASSERT_FATAL(start_server(&server, NULL));
+    CHECK(start_server(&server, NULL));
     idle = served(connect_to("127.0.0.1", server.port));
-    CU_ASSERT_EQUAL(kill(server.pid, SIGTERM), 0);
-    CU_ASSERT(receives_end(idle)); /* the first has been taken */
+    CHECK_EQUAL(kill(server.pid, SIGTERM), 0);
+    CHECK(receives_end(idle)); /* the first has been taken */
     stops_orderly(&server, SIGTERM);
     (void)close(idle);
+}
+
+/* The signals that a process ignores, a bit for each: proc(5), status. */
+static unsigned long long ignored_signals(pid_t pid)
+{
+    char path[64];
+    char line[256];
+    unsigned long long signals = 0;
+    FILE *status;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    status = fopen(path, "r");
+    CHECK(status != NULL);
+    while (fgets(line, sizeof line, status) != NULL)
+        if (strncmp(line, "SigIgn:", 7) == 0)
+            signals = strtoull(line + 7, NULL, 16);
+    (void)fclose(status);
+    return signals;
 }
 
 /* `sh -c './server &'` and nohup(1) start it with a signal ignored, and it
@@ -1098,16 +1214,34 @@ static void a_signal_that_was_ignored_stays_ignored(void)
         (void)signal(stop_signals[i], SIG_IGN);
         started = start_server(&server, NULL);
         (void)signal(stop_signals[i], SIG_DFL);
-        CU_ASSERT_FATAL(started);
-        CU_ASSERT_EQUAL(kill(server.pid, stop_signals[i]), 0);
+        CHECK(started);
+        CHECK(is_wrapped() ||
+              (ignored_signals(server.pid) >> (stop_signals[i] - 1)) & 1);
+        CHECK_EQUAL(kill(server.pid, stop_signals[i]), 0);
         (void)close(served(connect_to("127.0.0.1", server.port)));
         stops_orderly(&server, stop_signals[1 - i]);
     }
 }
 
+/* A mask of blocked signals is inherited, too. */
+static void signals_that_were_blocked_are_not(void)
+{
+    struct program server;
+    sigset_t blocked;
+    bool started;
+
+    (void)sigfillset(&blocked);
+    (void)sigprocmask(SIG_BLOCK, &blocked, NULL);
+    started = start_server(&server, NULL);
+    (void)sigprocmask(SIG_UNBLOCK, &blocked, NULL);
+    CHECK(started);
+    (void)close(served(connect_to("127.0.0.1", server.port)));
+    stops_orderly(&server, SIGTERM);
+}
+
 /* ---- Usage -------------------------------------------------------------- */
 
-static void help_on_standard_output(void)
+static void server_help(void)
 {
     static const char *const words[] = {"-h", "--help"};
 
@@ -1117,17 +1251,17 @@ static void help_on_standard_output(void)
         char line[256];
         int lines = 0;
 
-        CU_ASSERT_FATAL(start(&server, argv));
-        CU_ASSERT(next_line_is(server.output, USAGE));
+        CHECK(start(&server, argv));
+        CHECK(next_line_is(server.output, USAGE));
         while (next_line(server.output, line, sizeof line))
             lines++;
-        CU_ASSERT_EQUAL(lines, 8);
-        CU_ASSERT_FALSE(next_line(server.errors, line, sizeof line));
-        CU_ASSERT_EQUAL(wait_for_end(&server), 0);
+        CHECK_EQUAL(lines, 8);
+        CHECK(!next_line(server.errors, line, sizeof line));
+        CHECK(ends(&server, 0));
     }
 }
 
-static void every_usage_error(void)
+static void server_usage_errors(void)
 {
     static const struct {
         const char *const argv[6];
@@ -1171,10 +1305,10 @@ static void every_usage_error(void)
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
         struct program server;
 
-        CU_ASSERT_FATAL(start(&server, errors[i].argv));
-        CU_ASSERT(next_line_is(server.errors, errors[i].line));
-        CU_ASSERT(next_line_is(server.errors, USAGE));
-        CU_ASSERT_EQUAL(wait_for_end(&server), 2);
+        CHECK(start(&server, errors[i].argv));
+        CHECK(next_line_is(server.errors, errors[i].line));
+        CHECK(next_line_is(server.errors, USAGE));
+        CHECK(ends(&server, 2));
     }
 }
 
@@ -1183,10 +1317,13 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         {"the_log_to_the_letter", the_log_to_the_letter},
         {"hostile_bytes_in_the_log", hostile_bytes_in_the_log},
+        {"a_client_leaves_nothing_behind", a_client_leaves_nothing_behind},
         {"quiet_logs_only_errors", quiet_logs_only_errors},
         {"both_families_on_one_socket", both_families_on_one_socket},
-        {"one_family_only", one_family_only},
+        {"ipv4_only", ipv4_only},
+        {"ipv6_only", ipv6_only},
         {"one_address_only", one_address_only},
+        {"one_ipv6_address_only", one_ipv6_address_only},
         {"port_in_use", port_in_use},
         {"port_used_a_moment_ago", port_used_a_moment_ago},
         {"path_fresh_and_removed", path_fresh_and_removed},
@@ -1207,22 +1344,26 @@ int main(int argc, char **argv)
         {"too_few_descriptors", too_few_descriptors},
         {"closed_standard_descriptors", closed_standard_descriptors},
         {"idle_clients_time_out", idle_clients_time_out},
-        {"a_client_that_never_reads_times_out",
-         a_client_that_never_reads_times_out},
+        {"a_client_that_never_reads_is_ended",
+         a_client_that_never_reads_is_ended},
         {"a_thousand_clients_at_once", a_thousand_clients_at_once},
+        {"each_thread_gives_its_stack_back", each_thread_gives_its_stack_back},
         {"clients_that_vanish", clients_that_vanish},
         {"stop_without_clients", stop_without_clients},
         {"stop_with_idle_clients", stop_with_idle_clients},
         {"stop_with_busy_clients", stop_with_busy_clients},
         {"stop_with_clients_that_never_read",
          stop_with_clients_that_never_read},
+        {"stop_refuses_new_clients", stop_refuses_new_clients},
         {"stop_answers_the_backlog", stop_answers_the_backlog},
         {"a_second_ctrl_c_ends_it_at_once", a_second_ctrl_c_ends_it_at_once},
         {"a_second_sigterm_changes_nothing", a_second_sigterm_changes_nothing},
         {"a_signal_that_was_ignored_stays_ignored",
          a_signal_that_was_ignored_stays_ignored},
-        {"help_on_standard_output", help_on_standard_output},
-        {"every_usage_error", every_usage_error},
+        {"signals_that_were_blocked_are_not",
+         signals_that_were_blocked_are_not},
+        {"server_help", server_help},
+        {"server_usage_errors", server_usage_errors},
         {NULL, NULL},
     };
 

@@ -7,7 +7,7 @@
 FUZZ_SECONDS = 60
 TORTURE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 
-.PHONY: fuzz faults exhaustion hostile fire leaks portability hardening \
+.PHONY: machines mutants delays fuzz faults exhaustion hostile fire leaks portability hardening \
     torture storm-sanitized
 
 # ---- Fuzzing ----
@@ -73,6 +73,22 @@ $(OBJECTS)/faulty-%: $(OBJECTS)/%.o $(OBJECTS)/handler.o tests/torture/faulty.c
 	$(Q)$(LINK) -D_GNU_SOURCE -o $@ $^ \
 	    $(call wrapped,$(FAULTY_CALLS)) $(LDLIBS)
 
+# ---- Faults of ours, and of the scheduler's ----
+
+mutants: ## put small faults into the sources: each must turn `make test` red
+	@/usr/bin/python3 -B tests/torture/mutants.py $(ONLY)
+
+delays: all suites $(OBJECTS)/delays.so ## the suites with random delays around 18 calls; SEED=7
+	@seed=$${SEED:-$$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}; \
+	echo "delays: SEED=$$seed"; \
+	DELAYS_SEED=$$seed $(MAKE) --no-print-directory test TESTS='$(TESTS)' \
+	    TEST_WRAPPER='env LD_PRELOAD=$(CURDIR)/$(OBJECTS)/delays.so' \
+	    TEST_COMMAND="make delays SEED=$$seed"
+
+$(OBJECTS)/delays.so: tests/torture/delays.c
+	$(SHORT) '$(CC) -o $@ $<'
+	$(Q)$(COMPILE) -Wno-pedantic -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
+
 # ---- Nothing left ----
 
 exhaustion: all ## run out of descriptors, threads, memory and output
@@ -93,6 +109,9 @@ hostile: all ## a thousand hostile clients beside an honest one; MANY=1000
 	@MANY='$(or $(MANY),1000)' $(TORTURE) tests/torture/hostile.py $(ONLY)
 
 # ---- Other machines, and the release ----
+
+machines: all suites ## `make test` on seven other machines: no IPv6, few descriptors, old Debian
+	@sh tests/torture/machines.sh $(ONLY)
 
 portability: all suites ## the suites under musl, on 64-bit ARM, s390x and 32-bit ARM
 	@/usr/bin/python3 -B tests/torture/portability.py $(ONLY)
