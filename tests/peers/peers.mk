@@ -10,12 +10,9 @@ peers: all ## test with telnet, nc, socat and the like at the other end
 tools: all ## test what lsof, netstat, /proc, gdb and strace show
 	$(Q)$(OUTSIDE) tests/peers/tools.py
 
-# The programs of labs.
+# A program of the labs.
 
-.PHONY: datagrams-check segments-check
+.PHONY: datagrams-check
 
 datagrams-check: datagrams ## build/datagrams with nc, socat, ncat, bash and peers that never read
 	$(Q)DATAGRAMS='$(DATAGRAMS)' $(OUTSIDE) tests/peers/datagrams.py
-
-segments-check: all segments ## build/segments sees the segments that tcpdump sees
-	PROGRAMS=$(PROGRAMS) SEGMENTS=$(SEGMENTS) tests/peers/segments.py
