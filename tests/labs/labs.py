@@ -51,6 +51,8 @@ LINES THAT THE RUNNER READS
     Isolation: none, since ...                do not use namespaces
     <!-- wait: COMMAND -->                    between two blocks: go on when this
                                               shell command succeeds
+    <!-- edit: DIRECTORY -->                  what the `diff` block below this
+                                              line says is typed there
 
 A person sees when a program is ready, and waits. The runner has to be told: it
 tries the COMMAND again and again. The numbers in it are replaced as they are in
@@ -111,7 +113,7 @@ class Step:
     def __init__(self, where, terminal, kind, text):
         self.where = where  # line number in the lab
         self.terminal = terminal
-        self.kind = kind  # one of $ # > |, or wait
+        self.kind = kind  # one of $ # > |, or wait or edit
         self.text = text
         self.output = []
         self.next = None  # the next step in the same terminal
@@ -182,7 +184,7 @@ class Lab:
     def read(self, lines):
         terminals = set()
         fence = None
-        before = ""
+        before = above = ""
         for number, line in enumerate(lines, 1):
             part = self.parts[-1]
             if fence is not None:
@@ -191,9 +193,14 @@ class Lab:
                     if tag == "console":
                         part.blocks.append(parse_transcript(
                             lines[start: number - 1], start + 1, terminals))
+                    edit = re.fullmatch(r"<!-- edit: (.*) -->", above.strip())
+                    if tag == "diff" and edit:
+                        part.blocks.append([Step(start, None, "edit", edit[1])])
+                        part.blocks[-1][0].output = lines[start: number - 1]
                     fence = None
             elif line.startswith("```"):
                 fence = (line[3:].strip(), number)
+                above = before
                 self.check_tag(fence[0], number, before)
             elif re.match(r"##+ ", line):
                 level = len(line.split()[0])
@@ -644,9 +651,19 @@ class Session:
             raise LabError(f"line {step.where}: waited {BOUND:g} s in vain "
                            f"for: {command}")
 
+    def edit(self, step):
+        """Does to the files what a person does who types a diff."""
+        done = subprocess.run(
+            ["patch", "-p1", "-F0"], cwd=os.path.join(self.directory, step.text),
+            input="\n".join(step.output) + "\n", check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOUND)
+        if done.returncode != 0:
+            raise LabError(f"line {step.where}: the diff does not fit:\n"
+                           + done.stdout)
+
     def do(self, step):
-        if step.kind == "wait":
-            self.wait_until(step)
+        if step.terminal is None:
+            (self.wait_until if step.kind == "wait" else self.edit)(step)
             return
         if step.kind in "$#":
             terminal = self.open(step.terminal)
@@ -696,7 +713,7 @@ class Session:
                     if self.show:
                         self.show_pending(step)
                     self.do(step)
-                    if self.show and step.kind != "wait":
+                    if self.show and step.terminal is not None:
                         print("\n".join(step.shown()))
                 if self.show:
                     print()

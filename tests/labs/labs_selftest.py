@@ -284,6 +284,24 @@ class Waiting(RunnerTest):
         self.assertEqual(run(lab + console("a$ echo 4", "3"))[0], 1)
 
 
+class Editing(RunnerTest):
+    DIFF = "\n".join(["<!-- edit: notes -->", "```diff", "--- a/file",
+                      "+++ b/file", "@@ -1 +1 @@", "-one", "+two", "```", ""])
+
+    def test_a_diff_is_typed_into_the_file(self):
+        first = console("a$ mkdir notes; echo one > notes/file")
+        second = console("a$ cat notes/file", "two")
+        self.assertEqual(run(first + self.DIFF + second)[0], 0)
+        no_comment = self.DIFF.replace("<!-- edit: notes -->", "")
+        self.assertEqual(run(first + no_comment + second)[0], 1)
+
+    def test_a_diff_that_does_not_fit_fails(self):
+        status, words = run(console("a$ mkdir notes; echo 1 > notes/file")
+                            + self.DIFF)
+        self.assertEqual(status, 1, words)
+        self.assertIn("line 7: the diff does not fit", words)
+
+
 class Form(RunnerTest):
     def test_a_block_that_would_not_be_run_is_an_error(self):
         for tag in ("", "sh", "bash"):
