@@ -49,6 +49,13 @@ LINES THAT THE RUNNER READS
                                               be root, be allowed to unshare(1)
     Fixed numbers: 3, 4.                      they match themselves only
     Isolation: none, since ...                do not use namespaces
+    <!-- wait: COMMAND -->                    between two blocks: go on when this
+                                              shell command succeeds
+
+A person sees when a program is ready, and waits. The runner has to be told: it
+tries the COMMAND again and again. The numbers in it are replaced as they are in
+a command of the lab. The other lines may stand in a comment, too, if a reader
+of the lab does not need them.
 
 `Tools:` before the first `##` heading is for the whole lab, below a heading for
 that part alone. What is missing skips the lab, or the part, by name; with
@@ -104,7 +111,7 @@ class Step:
     def __init__(self, where, terminal, kind, text):
         self.where = where  # line number in the lab
         self.terminal = terminal
-        self.kind = kind  # one of $ # > |
+        self.kind = kind  # one of $ # > |, or wait
         self.text = text
         self.output = []
         self.next = None  # the next step in the same terminal
@@ -192,7 +199,7 @@ class Lab:
                 level = len(line.split()[0])
                 self.parts.append(Part(line.lstrip("# "), level))
             else:
-                self.read_header(line, part)
+                self.read_header(number, line, part)
             if line.strip():
                 before = line
         if fence is not None:
@@ -207,10 +214,13 @@ class Lab:
             raise LabError(f"line {number}: a block tagged {tag!r} would "
                            "never be run; use console or text")
 
-    def read_header(self, line, part):
+    def read_header(self, number, line, part):
         tools = re.match(r"\W*Tools:[*\s]*(.*)", line)
         fixed = re.match(r"\W*Fixed numbers[^:]*:(.*)", line)
-        if tools:
+        wait = re.fullmatch(r"<!-- wait: (.*) -->", line.strip())
+        if wait:
+            part.blocks.append([Step(number, None, "wait", wait[1])])
+        elif tools:
             part.tools += " " + tools[1]
         elif fixed:
             self.fixed.update(re.findall(r"\d+", fixed[1]))
@@ -486,11 +496,14 @@ class Session:
 
     def wait(self, terminal, done, quiet=BOUND, bound=BOUND):
         """Reads until done() or the bound; the other terminals are read too,
-        so that nothing blocks on a full pty. Returns whether it is done."""
+        so that nothing blocks on a full pty. Returns whether it is done. With
+        no terminal it only waits."""
         deadline = time.monotonic() + bound
         quiet_since = time.monotonic()
         while not done():
-            if terminal.read(0.05):
+            if terminal is None:
+                time.sleep(0.05)
+            elif terminal.read(0.05):
                 quiet_since = time.monotonic()
             for other in self.terminals.values():
                 if other is not terminal:
@@ -618,7 +631,23 @@ class Session:
             + ("" if in_time else f", not over after {BOUND:g} s") + "\n"
             + self.numbers.difference(expected, lines))
 
+    def wait_until(self, step):
+        """Tries a step's command until it succeeds."""
+        command = self.numbers.in_command(step.text)
+
+        def succeeds():
+            return subprocess.run(
+                ["bash", "-c", command], cwd=self.directory, check=False,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                timeout=BOUND).returncode == 0
+        if not self.wait(None, succeeds):
+            raise LabError(f"line {step.where}: waited {BOUND:g} s in vain "
+                           f"for: {command}")
+
     def do(self, step):
+        if step.kind == "wait":
+            self.wait_until(step)
+            return
         if step.kind in "$#":
             terminal = self.open(step.terminal)
             if step.kind == "#" and not is_root():
@@ -667,7 +696,7 @@ class Session:
                     if self.show:
                         self.show_pending(step)
                     self.do(step)
-                    if self.show and step.shown():
+                    if self.show and step.kind != "wait":
                         print("\n".join(step.shown()))
                 if self.show:
                     print()

@@ -262,6 +262,28 @@ class End(RunnerTest):
         self.assertIn("left running: sleep 97", words)
 
 
+class Waiting(RunnerTest):
+    def test_a_wait_is_for_the_command_to_succeed(self):
+        lab = (console("a$ echo 40001", "51090",
+                       "a$ sh -c 'sleep 1; > 51090; cat'")
+               + "<!-- wait: test -e 51090 -->\n"
+               + console("b$ ls 51090", "51090", "a> ^D"))
+        status, words = run(lab)
+        self.assertEqual(status, 0, words)
+        self.assertEqual(run(lab, show=True)[0], 0)
+
+    def test_a_wait_in_vain_fails_and_says_for_what(self):
+        status, words = run(console("a$ echo 40001", "51090")
+                            + "<!-- wait: test -e 51090 -->\n", bound="1")
+        self.assertEqual(status, 1, words)
+        self.assertIn("line 7: waited 1 s in vain for: test -e 40001", words)
+
+    def test_what_the_runner_reads_may_stand_in_comments(self):
+        lab = "<!-- Fixed numbers: 3. -->\n"
+        self.assertEqual(run(lab + console("a$ echo 3", "3"))[0], 0)
+        self.assertEqual(run(lab + console("a$ echo 4", "3"))[0], 1)
+
+
 class Form(RunnerTest):
     def test_a_block_that_would_not_be_run_is_an_error(self):
         for tag in ("", "sh", "bash"):
