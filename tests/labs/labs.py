@@ -579,19 +579,21 @@ class Session:
             expected.insert(0, ANY_LINES)
         after = step.next
         must_end = after is None or (after.kind in "$#" and after.text != "")
-        # Before the next line is typed gdb must have its prompt out.
-        in_gdb = (terminal.running.split(" ")[0] == "gdb" and after is not None
-                  and after.kind == ">" and after.text not in KEYS)
+        # Before the next line is typed gdb must have its prompt out, and telnet
+        # its own after ^].
+        prompts = step.text == "^]" or (
+            terminal.running.split(" ")[0] == "gdb" and after is not None
+            and after.kind == ">" and after.text not in KEYS)
         found = []
 
         def done():
             text = terminal.output()
             ended = terminal.at_prompt()
-            ready = re.search(r"(?:\(gdb\)|\(y or n\)) \Z", terminal.text())
-            if ended or (in_gdb and ready):
+            ready = re.search(r"(?:\(gdb\)|\(y or n\)|telnet>) \Z", terminal.text())
+            if ended or (prompts and ready):
                 found.append(self.numbers.match(expected, text, True))
                 return True
-            if must_end or in_gdb or self.show:
+            if must_end or prompts or self.show:
                 return False
             length = self.numbers.match(expected, text, False)
             if length is not None:
@@ -613,7 +615,7 @@ class Session:
             terminal.pending = ""
         elif terminal.at_prompt() and after and after.kind in "$#" and not after.text:
             terminal.pending = terminal.prompt  # that is what comes next
-        elif terminal.at_prompt() or in_gdb or self.show:
+        elif terminal.at_prompt() or prompts or self.show:
             terminal.pending = ""
         else:
             terminal.pending = terminal.text()[found[-1]:]
