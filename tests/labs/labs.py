@@ -4,6 +4,7 @@
     tests/labs/labs.py                  all of lab-notes/NN-*.md
     tests/labs/labs.py 03 07            two of them
     tests/labs/labs.py --show 03        print the transcripts as they come out now
+    tests/labs/labs.py --lines          rewrite the sources' line numbers in them
     tests/labs/labs.py FILE.md          a lab somewhere else
 
 THE FORM OF A TRANSCRIPT
@@ -37,6 +38,8 @@ the end each terminal must be back at its prompt with nothing left running. But
     replaced by the number that it stood for: the student types his own, too.
     Addresses (127.0.0.1, ::1), digits within a word (tcp6) and 1208 are no
     such numbers, nor are those named in the line "Fixed numbers: 3, 4.";
+  - a line number of server.c, handler.c or client.c (`server.c:171`, and the 171
+    at the beginning of gdb's next line) must be the one of the sources now;
   - a month matches a month, `root` also your own name, eight or more
     hexadecimal digits match as many or more;
   - where an output has free numbers, columns may be wider or narrower;
@@ -178,6 +181,7 @@ class Lab:
         self.parts = [Part("", 1)]
         self.fixed = {"1208"}
         self.isolated = True
+        self.lines = {}  # line number of a source -> names of such sources
         with open(path, encoding="utf-8") as file:
             self.read(file.read().expandtabs(8).split("\n"))
 
@@ -187,6 +191,8 @@ class Lab:
         before = above = ""
         for number, line in enumerate(lines, 1):
             part = self.parts[-1]
+            for source, its_line in re.findall(SOURCE_LINE, line):
+                self.lines.setdefault(its_line, set()).add(source)
             if fence is not None:
                 if line.rstrip() == "```":
                     tag, start = fence
@@ -234,6 +240,20 @@ class Lab:
         elif re.match(r"\W*Isolation\W+none\b", line):
             self.isolated = False
 
+    def rewrite_lines(self, moved):
+        """Puts new line numbers of the sources into the file."""
+        def new(found):
+            files = ({found["file"]} if found["file"]
+                     else self.lines.get(found["line"], set()))
+            name = f"{min(files)}:{found['line']}" if len(files) == 1 else ""
+            return found["before"] + moved.get(name, found["line"])
+        with open(self.path, encoding="utf-8") as file:
+            text = file.read()
+        text = re.sub(r"(?P<before>\b(?P<file>\w+\.c)(?::|, line )"
+                      r"|^(?:\w+\| )?)(?P<line>\d+)\b", new, text, flags=re.M)
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write(text)
+
     def missing(self, part):
         """The tools that a part names and that are not there."""
         names = re.findall(r"`([^`]+)`", part.tools)
@@ -271,11 +291,13 @@ class Lab:
 
 # ---- Comparing ---------------------------------------------------------------
 
+SOURCE_LINE = r"\b((?:server|handler|client)\.c)(?::|, line )(\d+)"
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKEN = re.compile(
     r"(?P<address>\b\d+(?:\.\d+){3}\b|::(?:[0-9a-f]+(?![\w.]))?)"
     r"|(?P<pointer>\b0x[0-9a-f]+\b)"
     r"|(?P<id>\b(?=[a-fA-F]*\d)(?=\d*[a-fA-F])[0-9a-fA-F]{8,}\b)"
+    r"|(?P<line>(?:^|(?<=\.c:)|(?<=\.c, line ))\d+\b)"
     r"|(?P<number>(?<![A-Za-z_\d])\d+)"
     rf"|(?P<month>\b(?:{MONTHS})\b)"
     r"|(?P<user>\broot\b)")
@@ -285,13 +307,29 @@ ANY_LINES = "..."
 class Numbers:
     """What the lab's numbers of four digits and more stand for, so far."""
 
-    def __init__(self, fixed):
+    def __init__(self, fixed, lines):
         self.fixed = fixed
+        self.lines = lines
         self.known = {}
 
     def is_free(self, token):
-        return (token.lastgroup in ("pointer", "id", "number")
+        return (token.lastgroup in ("pointer", "id", "line", "number")
                 and token[0] not in self.fixed)
+
+    def name(self, token):
+        """Numbers of the same name are the same number: "server.c:171" for a
+        line of a source, "51090" for a long number, and "" for a short one."""
+        if token.lastgroup == "line":
+            ours = re.search(SOURCE_LINE + r"\Z", token.string[: token.end()])
+            files = {ours[1]} if ours else self.lines.get(token[0], set())
+            if len(files) == 1:
+                return f"{min(files)}:{token[0]}"
+        return token[0] if len(token[0]) >= 4 else ""
+
+    def moved(self):
+        """The lines of the sources that have another number now."""
+        return {name: now for name, now in self.known.items()
+                if ".c:" in name and name.split(":")[1] != now}
 
     def pattern(self, line, groups):
         """A regular expression for one line. `groups` (number -> name) grows:
@@ -300,25 +338,25 @@ class Numbers:
         for token in TOKEN.finditer(line):
             out += re.escape(line[end: token.start()])
             end = token.end()
-            text = token[0]
+            text, name = token[0], self.name(token)
             if token.lastgroup == "month":
                 out += f"(?:{MONTHS})"
             elif token.lastgroup == "user":
                 out += f"(?:root|{re.escape(getpass.getuser())})"
             elif not self.is_free(token):
                 out += re.escape(text)
-                if token.lastgroup == "number":
+                if token.lastgroup in ("line", "number"):
                     out += r"(?!\d)"
-            elif text in self.known:
-                out += re.escape(self.known[text]) + r"(?![0-9a-f])"
-            elif text in groups:
-                out += f"(?P={groups[text]})" + r"(?![0-9a-f])"
+            elif name in self.known:
+                out += re.escape(self.known[name]) + r"(?![0-9a-f])"
+            elif name in groups:
+                out += f"(?P={groups[name]})" + r"(?![0-9a-f])"
             else:
-                any_such = {"pointer": "0x[0-9a-f]+", "id": "[0-9a-fA-F]{8,}",
-                            "number": r"\d+"}[token.lastgroup]
-                if len(text) >= 4:
-                    groups[text] = f"n{len(groups)}"
-                    out += f"(?P<{groups[text]}>{any_such})"
+                any_such = {"pointer": "0x[0-9a-f]+", "id": "[0-9a-fA-F]{8,}"
+                            }.get(token.lastgroup, r"\d+")
+                if name:
+                    groups[name] = f"n{len(groups)}"
+                    out += f"(?P<{groups[name]}>{any_such})"
                 else:
                     out += f"(?:{any_such})"
         return out + re.escape(line[end:])
@@ -350,7 +388,7 @@ class Numbers:
 
     def in_command(self, text):
         """A command as the student types it: with his own numbers."""
-        return TOKEN.sub(lambda token: self.known.get(token[0], token[0])
+        return TOKEN.sub(lambda token: self.known.get(self.name(token), token[0])
                          if self.is_free(token) else token[0], text)
 
     def difference(self, expected, actual):
@@ -494,12 +532,13 @@ class Terminal:
 class Session:
     """One lab under way: its terminals and its numbers."""
 
-    def __init__(self, lab, directory, show):
+    def __init__(self, lab, directory, show, rewrite):
         self.lab = lab
         self.directory = directory
         self.show = show
+        self.rewrite = rewrite
         self.terminals = {}
-        self.numbers = Numbers(lab.fixed)
+        self.numbers = Numbers(lab.fixed, lab.lines)
 
     def wait(self, terminal, done, quiet=BOUND, bound=BOUND):
         """Reads until done() or the bound; the other terminals are read too,
@@ -586,19 +625,21 @@ class Session:
             expected.insert(0, ANY_LINES)
         after = step.next
         must_end = after is None or (after.kind in "$#" and after.text != "")
-        # Before the next line is typed gdb must have its prompt out.
-        in_gdb = (terminal.running.split(" ")[0] == "gdb" and after is not None
-                  and after.kind == ">" and after.text not in KEYS)
+        # Before the next line is typed gdb must have its prompt out, and telnet
+        # its own after ^].
+        prompts = step.text == "^]" or (
+            terminal.running.split(" ")[0] == "gdb" and after is not None
+            and after.kind == ">" and after.text not in KEYS)
         found = []
 
         def done():
             text = terminal.output()
             ended = terminal.at_prompt()
-            ready = re.search(r"(?:\(gdb\)|\(y or n\)) \Z", terminal.text())
-            if ended or (in_gdb and ready):
+            ready = re.search(r"(?:\(gdb\)|\(y or n\)|telnet>) \Z", terminal.text())
+            if ended or (prompts and ready):
                 found.append(self.numbers.match(expected, text, True))
                 return True
-            if must_end or in_gdb or self.show:
+            if must_end or prompts or self.show:
                 return False
             length = self.numbers.match(expected, text, False)
             if length is not None:
@@ -620,7 +661,7 @@ class Session:
             terminal.pending = ""
         elif terminal.at_prompt() and after and after.kind in "$#" and not after.text:
             terminal.pending = terminal.prompt  # that is what comes next
-        elif terminal.at_prompt() or in_gdb or self.show:
+        elif terminal.at_prompt() or prompts or self.show:
             terminal.pending = ""
         else:
             terminal.pending = terminal.text()[found[-1]:]
@@ -706,6 +747,16 @@ class Session:
                 raise LabError(f"terminal {name}: left running: "
                                + ", ".join(left.values()))
 
+    def check_lines(self):
+        """The lines of the sources that the lab prints are those of now."""
+        moved = self.numbers.moved()
+        if moved and self.rewrite:
+            self.lab.rewrite_lines(moved)
+        elif moved:
+            raise LabError("the sources have moved: " + ", ".join(
+                f"{name} is line {now}" for name, now in moved.items())
+                + ". `tests/labs/labs.py --lines` rewrites the numbers")
+
     def run(self, blocks):
         try:
             for block in blocks:
@@ -718,6 +769,7 @@ class Session:
                 if self.show:
                     print()
             self.finish()
+            self.check_lines()
         finally:
             for terminal in self.terminals.values():
                 terminal.end()
@@ -743,7 +795,7 @@ def copy_sources(to):
             shutil.copy2(source, target)
 
 
-def do_lab(path, directory, show):
+def do_lab(path, directory, show, rewrite):
     """Does one lab in this process, in an empty directory. Returns the exit
     status for it."""
     try:
@@ -757,7 +809,7 @@ def do_lab(path, directory, show):
         if not blocks:
             raise LabError("no console block: nothing to do")
         copy_sources(directory)
-        Session(lab, directory, show).run(blocks)
+        Session(lab, directory, show, rewrite).run(blocks)
     except LabError as error:
         print(f"FAIL {os.path.basename(path)}, {error}")
         return 1
@@ -833,6 +885,8 @@ def main():
     parser.add_argument("labs", nargs="*", help="01, 02 ... or a file")
     parser.add_argument("--show", action="store_true",
                         help="print the transcripts as they come out")
+    parser.add_argument("--lines", action="store_true", help="rewrite the line "
+                        "numbers of the sources in the labs")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
@@ -840,7 +894,7 @@ def main():
     if options.inside:
         if options.inside == "namespaces":
             bring_loopback_up()
-        sys.exit(do_lab(*options.labs, options.show))
+        sys.exit(do_lab(*options.labs, options.show, options.lines))
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and clean up
     in_ci = os.environ.get("CI") == "true"
@@ -866,6 +920,8 @@ def main():
                 "namespaces" if isolated else "machine", path, directory]
             if options.show:
                 command.append("--show")
+            if options.lines:
+                command.append("--lines")
             try:
                 status = subprocess.run(command, check=False,
                                         timeout=LAB_BOUND).returncode

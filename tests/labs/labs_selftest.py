@@ -162,6 +162,30 @@ class Figures(RunnerTest):
         self.fails("a$ echo 01234zzzz", "67bfc390d58f")
 
 
+class SourceLines(RunnerTest):
+    LAB = console("a$ echo 'at server.c:171, at handler.c:9'; echo '171  x 5'",
+                  "at server.c:170, at handler.c:9", "170  x 5")
+
+    def test_a_line_of_a_source_that_moved_fails(self):
+        status, words = run(self.LAB)
+        self.assertEqual(status, 1, words)
+        self.assertIn("server.c:170 is line 171.", words)
+        self.assertEqual(run(self.LAB.replace("170", "171"))[0], 0)
+        self.assertEqual(run(console("a$ echo elsewhere.c:7", "elsewhere.c:8"))[0], 0)
+
+    def test_both_numbers_of_a_line_are_the_same(self):
+        self.fails("a$ echo 'server.c, line 171'; echo 172", "server.c, line 171", "171")
+
+    def test_they_are_rewritten(self):
+        with tempfile.NamedTemporaryFile("w+", suffix=".md") as file:
+            file.write(self.LAB)
+            file.flush()
+            subprocess.run([sys.executable, RUNNER, "--lines", file.name], check=True,
+                           stdout=subprocess.DEVNULL, timeout=60)
+            with open(file.name, encoding="utf-8") as now:
+                self.assertEqual(now.read(), self.LAB.replace("170", "171"))
+
+
 class Terminals(RunnerTest):
     def test_a_terminal_lives_as_long_as_the_lab(self):
         self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"",
