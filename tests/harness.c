@@ -27,9 +27,13 @@
 #define MOST_PROGRAMS 64
 #define SHOWN_BYTES 72 /* of a text in a report; a longer one is cut */
 #define SHOWN_END 20
+#define USUAL_LINES 9    /* of a failed test's output */
 #define SHOWN_FAILURES 3 /* of a suite; of more only the names */
 #define SKIPPED 77       /* a test's exit status */
 #define LATE 76
+
+/* Several tests have failed already: the next ones wait less. */
+static bool hurry;
 
 /* What clean_up() must end. A test's own struct may be gone by then. */
 static struct {
@@ -176,16 +180,22 @@ _Noreturn void skip(const char *reason)
     _exit(SKIPPED);
 }
 
-/* What a program has written to its standard error and nobody has read. */
+/* What a program has written to its standard error and nobody has read: the
+ * last lines of it. */
 static void print_words(int errors)
 {
+    long lines = setting("LINES", USUAL_LINES) / 3;
     char words[8192];
     ssize_t count;
+    char *at;
 
     (void)fcntl(errors, F_SETFL, O_NONBLOCK);
     count = read(errors, words, sizeof words - 1);
-    words[count > 0 ? count : 0] = '\0';
-    for (char *line = strtok(words, "\n"); line; line = strtok(NULL, "\n"))
+    at = words + (count > 0 ? count : 0);
+    *at = '\0';
+    while (at > words && (at[-1] != '\n' || lines-- > 0))
+        at--;
+    for (char *line = strtok(at, "\n"); line; line = strtok(NULL, "\n"))
         (void)printf("    it said    %s\n", line);
 }
 
@@ -203,7 +213,8 @@ int patience_ms(void)
 {
     const char *wrapper = getenv("WRAPPER");
 
-    return (int)setting("PATIENCE", wrapper && *wrapper ? 60 : 10) * 1000;
+    return (int)setting("PATIENCE", wrapper && *wrapper ? 60 : 10) * 1000 /
+           (hurry ? 5 : 1);
 }
 
 bool still_patient(long long since)
@@ -369,8 +380,7 @@ bool start_server(struct program *server, ...)
         server->port = colon ? atoi(colon + 1) : 0;
         return true;
     }
-    (void)next_line(server->errors, line, sizeof line);
-    note("the server does not listen%s%s", *line ? ", but says: " : "", line);
+    note("the server does not say where it is listening");
     return false;
 }
 
@@ -565,8 +575,10 @@ bool send_bytes(int socket, const char *bytes, size_t length)
 
         if (sent < 0 && errno == EINTR)
             continue;
-        if (sent < 0)
+        if (sent < 0) {
+            note("send: %s", strerror(errno));
             return false;
+        }
         bytes += sent;
         length -= (size_t)sent;
     }
@@ -724,7 +736,7 @@ static void print_failures(void)
 
 static long bound_seconds(void)
 {
-    return setting("BOUND", 3 * PATIENCE_MS / 1000);
+    return setting("BOUND", 3 * setting("PATIENCE", PATIENCE_MS / 1000));
 }
 
 /* SIGALRM, at the test's bound. Our parent ends the programs. */
@@ -814,7 +826,7 @@ static bool has_ended(struct run *run)
 static void print_result(struct run *run, int failures)
 {
     char line[512] = "";
-    long most = failures <= SHOWN_FAILURES ? setting("LINES", 9) : 0;
+    long most = failures <= SHOWN_FAILURES ? setting("LINES", USUAL_LINES) : 0;
 
     rewind(run->output);
     (void)printf("%s %s %s, %.1f s",
@@ -869,6 +881,7 @@ static int run_tests(int *failures, int *skipped)
             *failures +=
                 runs[printed].status != 0 && runs[printed].status != SKIPPED;
             print_result(&runs[printed], *failures);
+            hurry = *failures >= SHOWN_FAILURES;
         }
     }
     return 0;

@@ -91,7 +91,7 @@ static bool shell_succeeds(const char *command, int port)
 
     (void)snprintf(script, sizeof script,
                    "client='%s %s/client'; port=%d; dir='%s'; { %s; } || "
-                   "{ cat $dir/e >&2; exit 1; }",
+                   "{ cat $dir/e >&2 2>/dev/null; exit 1; }",
                    wrapper ? wrapper : "", programs ? programs : ".", port,
                    scratch("."), command);
     CHECK(start(&shell, argv));
