@@ -453,10 +453,11 @@ static void bind_path(void)
     error = make_socket(to, sizeof name);
     if (error == EADDRINUSE) {
         int probe = socket(AF_UNIX, SOCK_DGRAM, 0);
+        int answer = connect(probe, to, sizeof name) < 0 ? errno : 0;
 
-        if (connect(probe, to, sizeof name) < 0 && errno == ECONNREFUSED)
-            error = unlink(path) < 0 ? errno : make_socket(to, sizeof name);
         close(probe);
+        if (answer == ECONNREFUSED)
+            error = unlink(path) < 0 ? errno : make_socket(to, sizeof name);
     }
     umask(mask);
     if (error != 0)
