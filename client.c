@@ -40,7 +40,7 @@ static unsigned idle_seconds; /* 0: wait for ever */
 static char peer[512]; /* "localhost:1208", or the path, for messages */
 
 /* True once we have said all that we have to say: standard input has ended, or
- * its last line so far was `quit`. Then it is for the server to hang up. */
+ * we have sent `quit`. Then it is for the server to hang up. */
 static atomic_bool all_said;
 
 static int connect_to_path(void);
@@ -74,9 +74,9 @@ int main(int argc, char **argv)
 
 /* ---- The two directions ------------------------------------------------- */
 
-/* Standard input and output may be shared with a program that has made them
- * non-blocking, a terminal for one. EAGAIN then means "not yet". Returns true
- * if the call is to be made again. */
+/* Another program on our terminal may have made standard input and output
+ * non-blocking. EAGAIN then means "not yet". Returns true if the call is to be
+ * made again. */
 static bool is_not_yet(int descriptor, short event)
 {
     struct pollfd wait = {.fd = descriptor, .events = event};
@@ -87,17 +87,22 @@ static bool is_not_yet(int descriptor, short event)
     return not_yet;
 }
 
-/* True if the last line in a piece of input is `quit`. */
-static bool ends_with_quit(const char *bytes, size_t count)
+/* True if one of the lines in a piece of input is `quit`. */
+static bool has_quit(const char *bytes, size_t count)
 {
-    size_t start;
+    const char *end = bytes + count;
 
-    if (bytes[count - 1] == '\n')
-        count--;
-    start = count;
-    while (start > 0 && bytes[start - 1] != '\n')
-        start--;
-    return parse(bytes + start, count - start).command == QUIT_COMMAND;
+    if (memchr(bytes, 'q', count) == NULL)
+        return false; /* and most input ends here */
+    while (bytes < end) {
+        const char *newline = memchr(bytes, '\n', (size_t)(end - bytes));
+        const char *line_end = newline != NULL ? newline : end;
+
+        if (parse(bytes, (size_t)(line_end - bytes)).command == QUIT_COMMAND)
+            return true;
+        bytes = line_end + 1;
+    }
+    return false;
 }
 
 /* send(2) may take less than it was given. False if the connection is broken:
@@ -137,7 +142,7 @@ static void *send_input(void *argument)
             fail("read", "standard input", errno);
         }
         /* Before it is sent: the server may be quicker than we are. */
-        if (ends_with_quit(buffer, (size_t)count))
+        if (has_quit(buffer, (size_t)count))
             all_said = true;
         if (!send_all(socket, buffer, (size_t)count)) {
             all_said = false;

@@ -25,11 +25,11 @@
 /* How long a stopping server goes on answering a client that never pauses. */
 #define STOP_GRACE_MS 1500
 
-/* For how long and how many bytes hang_up() waits for the client to close. It
- * does not wait for one that is turned away, but reads what has arrived. */
+/* For how long and how many bytes hang_up() waits for the client to close. (One
+ * that goes on sending may get a second more.) */
 #define HANG_UP_MS 1000
 #define HANG_UP_BYTES ((size_t)16 * 1024 * 1024)
-#define REFUSED_BYTES ((size_t)64 * 1024)
+#define REFUSED_BYTES ((size_t)64 * 1024) /* what has arrived by then */
 
 /* How many unsupported commands of one conversation the server's screen shows.
  * Without a limit a flood of "x\n" would fill the disk under a log. */
@@ -44,9 +44,8 @@ enum state {
     LOST /* reset, or it does not read: nothing more can be sent */
 };
 
-/* Everything that one conversation needs, in two local variables of converse():
- * no malloc() that could fail, nothing shared, and gdb's `print talk` shows it.
- *
+/* All data of one conversation, in two local variables of converse(): no
+ * malloc() that could fail, nothing shared, and gdb's `print talk` shows it.
  * The replies stand in the buffer right behind the requests that they answer.
  * That saves memory: the kernel gives a thread's stack its pages one by one, as
  * each is first touched, and a short conversation touches the beginning of one
@@ -58,6 +57,7 @@ struct conversation {
     const struct terms *terms;
     long long stop_deadline;   /* in milliseconds(); 0: not stopping */
     unsigned long unsupported; /* commands so far */
+    unsigned long unshown;     /* of these */
     size_t input_length;       /* bytes at the beginning of the buffer */
     char *output;              /* somewhere behind them, in the buffer */
     size_t output_length;
@@ -74,8 +74,8 @@ static bool is_white_space(char byte)
            byte == '\f';
 }
 
-/* The word that stands for a command. Without a default case the compiler names
- * each command that is missing here (-Wswitch-enum). */
+/* The word that stands for a command. There is no default case, so the compiler
+ * names each command that is missing here (-Wswitch). */
 static const char *word_of(enum command command)
 {
     switch (command) {
@@ -171,9 +171,11 @@ size_t compose(struct request request, char *reply)
  * the client. It is one call, so no other thread can write inside the line. */
 static void show(struct conversation *talk, const char *reply, size_t length)
 {
-    talk->unsupported++;
-    if (talk->unsupported <= SHOWN_LIMIT && talk->terms->screen != NULL)
-        fwrite(reply, 1, length, talk->terms->screen);
+    FILE *screen = talk->terms->screen;
+
+    if (screen != NULL && (++talk->unsupported > SHOWN_LIMIT ||
+                           fwrite(reply, 1, length, screen) != length))
+        talk->unshown++;
 }
 
 static void deliver(struct conversation *talk);
@@ -197,8 +199,8 @@ static void answer(struct conversation *talk, const char *line, size_t length)
         talk->state = QUIT;
 }
 
-/* Answers each complete line in the input buffer, and moves what is left, the
- * beginning of a line whose end is still under way, to the front. */
+/* Answers each complete line in the input buffer, and moves what is left to the
+ * front: a line that has not ended yet. */
 static void answer_lines(struct conversation *talk)
 {
     const char *line = talk->buffer;
@@ -230,8 +232,7 @@ static void answer_lines(struct conversation *talk)
 
 /* ---- The socket --------------------------------------------------------- */
 
-/* A clock that nobody can set. CLOCK_REALTIME jumps when the date is changed.
- */
+/* Of a clock that nobody can set: CLOCK_REALTIME jumps with the date. */
 static long long milliseconds(void)
 {
     struct timespec now;
@@ -256,7 +257,7 @@ static bool grace_is_over(struct conversation *talk)
     return milliseconds() >= talk->stop_deadline;
 }
 
-/* EINTR alone would not tell: on a Unix domain socket (Linux) recv() looks at
+/* EINTR alone is not enough: on a Unix domain socket (Linux) recv() looks at
  * signals first when it wakes up, even if bytes woke it at the same time. */
 static bool has_arrived(int socket)
 {
@@ -294,8 +295,8 @@ static void receive(struct conversation *talk)
 
 /* Sends all that the output buffer holds. send() waits for room in the send
  * buffer. A signal or SO_SNDTIMEO ends its wait early: it then returns what it
- * could place, or fails if that is nothing. So a client that takes nothing for
- * the whole idle limit is given up. */
+ * could place, or fails if that is nothing. So with an idle limit a client that
+ * takes nothing for so long is given up. */
 static void deliver(struct conversation *talk)
 {
     size_t sent = 0;
@@ -321,7 +322,7 @@ static void deliver(struct conversation *talk)
  * may the caller close.
  *
  * A client that never closes, or never stops sending, would hold us here: hence
- * the bounds of time and bytes. Past them replies can be lost. */
+ * the bounds of time and bytes. After that, replies can be lost. */
 static void hang_up(int socket, size_t most_bytes)
 {
     const struct timeval wait = {.tv_sec = HANG_UP_MS / 1000};
@@ -365,7 +366,7 @@ static bool limit_waiting(int socket, unsigned seconds)
 static void finish(struct conversation *talk)
 {
     if (talk->state == END_OF_FILE && talk->input_length > 0) {
-        /* The last line, whose '\n' the end of file stands for. */
+        /* The last line: end of file ends it. */
         answer(talk, talk->buffer, talk->input_length);
     } else if (talk->state == TIMED_OUT) {
         talk->output_length = (size_t)snprintf(talk->output, REPLY_LIMIT,
@@ -373,9 +374,9 @@ static void finish(struct conversation *talk)
                                                talk->terms->idle_seconds);
     }
     deliver(talk);
-    if (talk->unsupported > SHOWN_LIMIT && talk->terms->screen != NULL)
+    if (talk->unshown > 0)
         fprintf(talk->terms->screen, "Unsupported commands not shown: %lu\n",
-                talk->unsupported - SHOWN_LIMIT);
+                talk->unshown);
 }
 
 void converse(int socket, const struct terms *terms)

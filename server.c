@@ -4,7 +4,7 @@
  * Read from main() to leave() and you have the story: main() makes the
  * listening socket, accept_clients() waits for clients, admit() gives each one
  * a thread, and the thread runs serve(). What it says to its client is
- * converse(), in handler.c. Below stands what these rely on, in call order.
+ * converse(), in handler.c. Below are their helpers, in call order.
  */
 #include "handler.h"
 
@@ -131,10 +131,10 @@ int main(int argc, char **argv)
 /* ---- The story ---------------------------------------------------------- */
 
 /* The loop that gives thread-per-connection its name. After a stop signal it
- * takes who is in the backlog: these clients are connected, as far as they
- * know, and may have sent requests. on_stop() makes the listening socket
- * non-blocking, so accept() fails with EAGAIN when the backlog is empty. Should
- * clients keep coming, the loop takes one backlog's worth and a few more. */
+ * accepts the backlog: these clients think that they are connected, and may
+ * have sent requests. on_stop() makes the listening socket non-blocking, so
+ * accept() fails with EAGAIN when the backlog is empty. If clients keep coming,
+ * the loop takes one backlog and a few more. */
 static void accept_clients(void)
 {
     bool failing = false;
@@ -164,8 +164,8 @@ static void accept_clients(void)
     }
 }
 
-/* Gives a new connection a thread. Where there is none to be had, the main
- * thread says so and waits for nobody: other clients want to come in. */
+/* Gives a new connection a thread. If there is none, the main thread tells the
+ * client. It does not wait for it: other clients want to come in. */
 static void admit(int socket, struct endpoint peer)
 {
     struct client client = {.socket = socket};
@@ -194,14 +194,16 @@ static void *serve(void *argument)
 {
     struct client *client = argument;
 
+    pthread_mutex_lock(&lock); /* start_thread() has its say first */
+    pthread_mutex_unlock(&lock);
     converse(client->socket, &terms);
     leave(client);
     return NULL;
 }
 
-/* All under the lock: so nobody sees a free place before the descriptor is
- * closed and the line printed, and the main thread, which holds the lock while
- * it sends SIGURG, cannot interrupt the write of that line. */
+/* We hold the lock, so nobody sees a free place before the descriptor is closed
+ * and the line printed. The main thread holds it while it sends SIGURG, so it
+ * cannot interrupt the write of that line. */
 static void leave(struct client *client)
 {
     pthread_mutex_lock(&lock);
@@ -269,7 +271,7 @@ static struct endpoint endpoint(const struct sockaddr_storage *name,
  *
  * The thread is detached: nobody will pthread_join() it, so its stack is given
  * back the moment it ends. That may be before pthread_create() has stored its
- * number in the client. Since it needs the lock to leave, we hold the lock. */
+ * number in the client. So we hold the lock, without which it cannot leave. */
 static int start_thread(const struct client *arrival, const char *tuple)
 {
     struct client *client = malloc(sizeof *client);
@@ -280,12 +282,12 @@ static int start_thread(const struct client *arrival, const char *tuple)
         error = FULL_HOUSE;
     } else if (client != NULL) {
         *client = *arrival;
-        printf("Connection from %s opened: fd %d, %s\n", client->name,
-               client->socket, tuple);
         error =
             pthread_create(&client->thread, &thread_attributes, serve, client);
     }
     if (error == 0) {
+        printf("Connection from %s opened: fd %d, %s\n", client->name,
+               client->socket, tuple);
         client->next = ring.next;
         client->previous = &ring;
         client->next->previous = client;
@@ -298,17 +300,17 @@ static int start_thread(const struct client *arrival, const char *tuple)
     return error;
 }
 
-/* Waits until all clients have left, for one round at most. After a stop signal
- * it wakes their threads first. Returns true if another round makes sense: a
- * thread that looked at `stopping` just before it was set, and enters recv()
- * just after its SIGURG, would sleep for ever. */
+/* Waits until all clients have left, for 100 ms at most: a rest for the accept
+ * loop, a round for the stop. After a stop signal it wakes their threads first.
+ * Returns true if another round makes sense: a thread that looked at `stopping`
+ * just before it was set, and enters recv() just after its SIGURG, sleeps. */
 static bool wait_for_clients(void)
 {
     struct timespec until;
     bool again;
 
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 100000000; /* 100 ms */
+    until.tv_nsec += 100000000;
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
 
@@ -329,12 +331,10 @@ static bool wait_for_clients(void)
 
 /* SIGINT and SIGTERM. If accept() is waiting, the kernel starts it anew after
  * this handler. If it is about to be called, it is called now. Either way it
- * does not block any more, so there is no moment at which a signal is lost.
- * Should another thread run this handler, SIGURG ends the main thread's wait.
- * A handler must not call printf(), for one: see signal-safety(7).
- *
- * A second SIGINT ends the program at once. A second SIGTERM does not: make(1)
- * and timeout(1) send two when they mean one. */
+ * does not block any more, so no signal is lost. If another thread runs this
+ * handler, SIGURG ends the main thread's wait. Never call printf() here: see
+ * signal-safety(7). A second SIGINT ends the program at once. A second SIGTERM
+ * does not: make(1) and timeout(1) send two when they mean one. */
 static void on_stop(int number)
 {
     const struct sigaction by_default = {.sa_handler = SIG_DFL};
@@ -429,10 +429,9 @@ static int bind_address(int domain)
     return error;
 }
 
-/* A server that was killed leaves its socket file behind: it is replaced. A
- * datagram socket cannot connect to a stream socket. So if a server is there,
- * the kernel says EPROTOTYPE, and the server never hears of us. If nobody has
- * the socket any more, it says ECONNREFUSED, connect(2). */
+/* A killed server leaves its socket file behind: we replace it. A datagram
+ * socket asks: it cannot connect to a stream socket. If a server is there it
+ * gets EPROTOTYPE, and the server never hears of it. If not, ECONNREFUSED. */
 static void bind_path(void)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
@@ -465,14 +464,14 @@ static void bind_path(void)
     lstat(path, &socket_file);
 }
 
-/* socket -> bind. Returns 0, or an error number.
+/* socket -> bind. Returns 0, or an error number. accept() hands these options
+ * on (Stevens, UNIX Network Programming, 7.4). If one fails, as on a Unix
+ * domain socket, the server works without it.
  *
- * accept() hands these options on (Stevens, UNIX Network Programming, 7.4).
  * SO_REUSEADDR: connections of the server before us may be in TIME_WAIT, and
  * would keep the port, socket(7). SO_KEEPALIVE: after two hours the kernel
  * notices a peer whose machine is gone, tcp(7). TCP_NODELAY: replies are sent
- * whole, so Nagle's algorithm (RFC 896) has nothing to join. If one fails, as
- * on a Unix domain socket, the server works without it. */
+ * whole, so Nagle's algorithm (RFC 896) has nothing to join. */
 static int make_socket(const struct sockaddr *name, socklen_t length)
 {
     const int on = 1;
