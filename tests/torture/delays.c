@@ -44,7 +44,8 @@ static void delay(void)
     errno = saved;
 }
 
-/* NOLINTBEGIN: a macro for functions, and shorter names than those of headers */
+/* NOLINTBEGIN: a macro for functions, and shorter names than those of headers
+ */
 #define DELAYED(type, name, parameters, arguments) \
     type name parameters                           \
     {                                              \
