@@ -575,10 +575,8 @@ bool send_bytes(int socket, const char *bytes, size_t length)
 
         if (sent < 0 && errno == EINTR)
             continue;
-        if (sent < 0) {
-            note("send: %s", strerror(errno));
+        if (sent < 0)
             return false;
-        }
         bytes += sent;
         length -= (size_t)sent;
     }
@@ -587,7 +585,11 @@ bool send_bytes(int socket, const char *bytes, size_t length)
 
 bool send_text(int socket, const char *text)
 {
-    return send_bytes(socket, text, strlen(text));
+    bool sent = send_bytes(socket, text, strlen(text));
+
+    if (!sent)
+        note("send: %s", strerror(errno));
+    return sent;
 }
 
 bool receive_bytes(int socket, char *bytes, size_t length)

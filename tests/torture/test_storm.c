@@ -240,14 +240,14 @@ static void stop_under_fire(void)
         const char *path = round % 4 == 3 ? scratch("fire") : NULL;
         const char *wrong;
 
-        CU_ASSERT_FATAL(path ? start_server(&server, "-U", path, NULL)
-                             : start_server(&server, NULL));
+        CHECK(path ? start_server(&server, "-U", path, NULL)
+                   : start_server(&server, NULL));
         /* The whole log fits: nobody reads it before the end. */
-        CU_ASSERT_FATAL(fcntl(server.output, F_SETPIPE_SZ, 1 << 20) >= 0);
+        CHECK(fcntl(server.output, F_SETPIPE_SZ, 1 << 20) >= 0);
         wrong = stop_one(&server, round / 2 % 2 ? SIGINT : SIGTERM, path);
         if (wrong)
             (void)fprintf(stderr, "\n  round %d: %s\n", round, wrong);
-        CU_ASSERT_PTR_NULL(wrong);
+        CHECK(wrong == NULL);
         clean_up();
         for (int i = 0; i < client_count; i++)
             if (sockets[i].fd >= 0)
@@ -267,9 +267,9 @@ static void stop_during_start(void)
     const char *path = scratch("start");
     unsigned range;
 
-    CU_ASSERT_FATAL(start_server(&first, "-U", path, NULL));
+    CHECK(start_server(&first, "-U", path, NULL));
     start_took = now_ms() - start_took;
-    CU_ASSERT_EQUAL(stop(&first), 0);
+    CHECK(stops(&first));
     range = (unsigned)(start_took + 2) * 1500;
 
     for (int round = 0; round < 4 * setting("ROUNDS", 100); round++) {
@@ -281,16 +281,16 @@ static void stop_during_start(void)
         bool stopped;
         int status;
 
-        CU_ASSERT_FATAL(start(&server, argv));
+        CHECK(start(&server, argv));
         (void)nanosleep(&moment, NULL); /* the moment is what is tried out */
         (void)kill(server.pid, number);
         stopped = says_stopped(&server);
         status = wait_for_end(&server);
-        CU_ASSERT((status == 0 && stopped) || status == 128 + number);
-        CU_ASSERT(status != 0 || access(path, F_OK) < 0);
+        CHECK((status == 0 && stopped) || status == 128 + number);
+        CHECK(status != 0 || access(path, F_OK) < 0);
         orderly += status == 0;
     }
-    CU_ASSERT(orderly > 0);
+    CHECK(orderly > 0);
 }
 
 /* ---- Leaks -----------------------------------------------------------------
@@ -367,23 +367,23 @@ static void leaks(void)
     long before;
     long after;
 
-    CU_ASSERT_FATAL(start_server(&server, "-b", "0.0.0.0", NULL));
+    CHECK(start_server(&server, "-b", "0.0.0.0", NULL));
     /* Nobody is to read half a million log lines. */
-    CU_ASSERT_FATAL(close(server.output) == 0);
+    CHECK(close(server.output) == 0);
     server.output = -1;
     descriptors = count_in_proc(server.pid, "fd");
-    CU_ASSERT_FATAL(crowd_once(&server));
-    CU_ASSERT_FATAL(come_and_go(&server, 2048));
-    CU_ASSERT(becomes(server.pid, "task", 1));
+    CHECK(crowd_once(&server));
+    CHECK(come_and_go(&server, 2048));
+    CHECK(becomes(server.pid, "task", 1));
     before = resident(server.pid);
-    CU_ASSERT(come_and_go(&server, connections));
-    CU_ASSERT(becomes(server.pid, "task", 1));
-    CU_ASSERT(becomes(server.pid, "fd", descriptors));
+    CHECK(come_and_go(&server, connections));
+    CHECK(becomes(server.pid, "task", 1));
+    CHECK(becomes(server.pid, "fd", descriptors));
     after = resident(server.pid);
     (void)printf("%d connections, resident memory %ld KB before, %ld KB after ",
                  connections, before / 1024, after / 1024);
-    CU_ASSERT(before > 0 && after - before <= 256 * 1024);
-    CU_ASSERT_EQUAL(stop(&server), 0);
+    CHECK(before > 0 && after - before <= 256 * 1024);
+    CHECK(stops(&server));
 }
 
 static const struct test tests[] = {

@@ -96,12 +96,14 @@ exhaustion: all ## run out of descriptors, threads, memory and output
 
 # ---- Stopped under fire, and long after the start ----
 
+STORM = PROGRAMS='$(PROGRAMS)' PATIENCE=60 BOUND=7200
+
 fire: all $(OBJECTS)/test_storm ## stop a server that a thousand clients fire at; ROUNDS=100
-	@PROGRAMS='$(PROGRAMS)' ROUNDS='$(ROUNDS)' CLIENTS='$(CLIENTS)' \
+	@$(STORM) ROUNDS='$(ROUNDS)' CLIENTS='$(CLIENTS)' \
 	    $(OBJECTS)/test_storm stop_under_fire stop_during_start
 
 leaks: all $(OBJECTS)/test_storm ## let clients come and go; CONNECTIONS=500000
-	@PROGRAMS='$(PROGRAMS)' CONNECTIONS='$(CONNECTIONS)' $(OBJECTS)/test_storm leaks
+	@$(STORM) CONNECTIONS='$(CONNECTIONS)' $(OBJECTS)/test_storm leaks
 
 # ---- Hostile clients ----
 
