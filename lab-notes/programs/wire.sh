@@ -1,0 +1,7 @@
+#!/bin/sh
+# Shows the TCP segments of port 1208 on the loopback interface, each on one
+# line. The windows and options are left out. Ctrl-C ends it. Needs root.
+#
+#     lab-notes/programs/wire.sh
+tcpdump --immediate-mode -tnli lo tcp port 1208 |
+    sed -u 's/, win.*length/, length/'
