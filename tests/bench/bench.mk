@@ -18,8 +18,8 @@ bench: all release $(BENCH)/load $(BENCH)/bare $(TWIN) ## beside its peers, 10 m
 	    --bare $(BENCH)/bare --python tests/bench/threading_server.py \
 	    $(if $(TWIN),--twin $(TWIN)) $(BENCH_FLAGS)
 
-load-selftest: all datagrams $(BENCH)/load ## the load generator notices what is wrong
-	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server $(DATAGRAMS)
+load-selftest: all $(BENCH)/load ## the load generator notices what is wrong
+	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server
 
 $(BENCH)/%: tests/bench/%.c $(OBJECTS)/flags
 	$(SHORT) '$(CC) -o $@ $<'
