@@ -26,7 +26,6 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,8 +66,7 @@ struct options {
     unsigned silent;    /* more of them, that ping once and then say nothing */
     unsigned depth;
     double seconds;
-    long server;      /* its process, to look at; 0: nobody's */
-    const char *path; /* not NULL: a Unix domain socket */
+    long server; /* its process, to look at; 0: nobody's */
     const char *host;
     const char *port;
 };
@@ -339,9 +337,7 @@ static void open_line(struct load *load, struct line *line)
                      sizeof patience);
     (void)setsockopt(line->socket, SOL_SOCKET, SO_RCVTIMEO, &patience,
                      sizeof patience);
-    if (load->options.path == NULL)
-        (void)setsockopt(line->socket, IPPROTO_TCP, TCP_NODELAY, &yes,
-                         sizeof yes);
+    (void)setsockopt(line->socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (connect(line->socket, (const struct sockaddr *)&load->address,
                 load->address_length) < 0)
         fail("connect to %s, connection %u: %s", load->where, line->number,
@@ -601,17 +597,17 @@ static void print_csv(const struct load *load)
     const struct latencies *latencies = &load->latencies;
     double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
 
-    (void)printf("mode,transport,connections,in_flight,silent,depth,seconds,"
+    (void)printf("mode,connections,in_flight,silent,depth,seconds,"
                  "replies,per_second,p50_us,p90_us,p99_us,p999_us,max_us,"
                  "user_us,system_us,waits,preempted,load_preempted,rss_kb,"
                  "rss_kb_per_client,threads,kernel_stack_kb_per_client\n");
-    (void)printf("%s,%s,%u,%u,%u,%u,%.6f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,",
-                 mode_names[options->mode], options->path ? "unix" : "tcp",
-                 options->connections, options->in_flight, options->silent,
-                 options->depth, seconds, latencies->total,
-                 (double)latencies->total / seconds, quantile(latencies, 500),
-                 quantile(latencies, 900), quantile(latencies, 990),
-                 quantile(latencies, 999), (double)latencies->longest / 1000);
+    (void)printf("%s,%u,%u,%u,%u,%.6f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,",
+                 mode_names[options->mode], options->connections,
+                 options->in_flight, options->silent, options->depth, seconds,
+                 latencies->total, (double)latencies->total / seconds,
+                 quantile(latencies, 500), quantile(latencies, 900),
+                 quantile(latencies, 990), quantile(latencies, 999),
+                 (double)latencies->longest / 1000);
     (void)printf("%.3f,%.3f,%ld,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
                  per_reply_us(load, load->after.user_seconds -
                                         load->before.user_seconds),
@@ -691,8 +687,7 @@ static void print_table(const struct load *load)
 
 static const char usage[] =
     "usage: load [-cr] [-n connections] [-t seconds] [-d depth]\n"
-    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]\n"
-    "       load [options] -U path mode\n";
+    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]\n";
 
 static const char help[] =
     "  rr    one request in flight on each connection\n"
@@ -709,8 +704,7 @@ static const char help[] =
     "  -P    look at this process, the server, too: processor time, context\n"
     "        switches, memory\n"
     "  -r    the server is redis\n"
-    "  -t    seconds, 0.1 to 3600 (2)\n"
-    "  -U    connect to a Unix domain socket\n";
+    "  -t    seconds, 0.1 to 3600 (2)\n";
 
 static _Noreturn void misuse(const char *what, const char *problem)
 {
@@ -759,8 +753,6 @@ static void read_operands(struct options *options, char **operands)
     if (*operands == NULL)
         misuse("mode", "is missing");
     options->mode = read_mode(*operands++);
-    if (options->path != NULL && *operands != NULL)
-        misuse("-U", "a path has no address or port");
     if (*operands != NULL)
         options->host = *operands++;
     if (*operands != NULL)
@@ -787,7 +779,7 @@ static struct options read_options(int argc, char **argv)
                               .port = "1208"};
     int letter;
 
-    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rt:U:")) != -1) {
+    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rt:")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
@@ -819,9 +811,6 @@ static struct options read_options(int argc, char **argv)
         case 't':
             options.seconds = read_seconds(optarg);
             break;
-        case 'U':
-            options.path = optarg;
-            break;
         case ':':
             misuse(option, "needs a value");
         default:
@@ -838,20 +827,9 @@ static void name_server(struct load *load)
 {
     const struct options *options = &load->options;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct sockaddr_un file = {.sun_family = AF_UNIX};
     struct addrinfo *found;
     int error;
 
-    if (options->path != NULL) {
-        if (strlen(options->path) >= sizeof file.sun_path)
-            misuse("-U", "the path is too long");
-        (void)strcpy(file.sun_path, options->path);
-        memcpy(&load->address, &file, sizeof file);
-        load->address_length = sizeof file;
-        (void)snprintf(load->where, sizeof load->where, "unix %s",
-                       options->path);
-        return;
-    }
     (void)snprintf(load->where, sizeof load->where,
                    strchr(options->host, ':') ? "tcp [%s]:%s" : "tcp %s:%s",
                    options->host, options->port);

@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
 
@@ -122,25 +121,13 @@ class OurServer(unittest.TestCase):
             self.run_mode("rr", "-n", "3", server_options=["-m", "2"])
         self.assertIn("Too many clients, limit 2", str(failure.exception))
 
-    def test_unix(self):
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "ping")
-            with subprocess.Popen([SERVER, "-U", path],
-                                  stdout=subprocess.PIPE, text=True) as server:
-                server.stdout.readline()
-                server.stdout.readline()
-                run = load("-n", "2", "-U", path, "rr")
-                server.terminate()
-                server.stdout.read()
-        self.assertEqual(run.returncode, 0, run)
-        self.assertIn("unix " + path, run.stdout)
 
 
 class Usage(unittest.TestCase):
     def test_misuse(self):
         for arguments in ([], ["fast"], ["-n", "0", "rr"], ["-n", "1x", "rr"],
                           ["-t", "x", "rr"], ["-d", "1001", "pipe"], ["-x"],
-                          ["-n"], ["-f", "2", "churn"], ["-U", "a", "rr", "host"],
+                          ["-n"], ["-f", "2", "churn"], ["-i", "2", "idle"],
                           ["-n", "2", "-f", "3", "rr"], ["rr", "a", "1", "b"]):
             with self.subTest(arguments=arguments):
                 run = subprocess.run([LOAD, *arguments], text=True,
