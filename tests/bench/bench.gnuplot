@@ -2,11 +2,10 @@
 #     gnuplot -e "directory='build/bench'; cores='one'" tests/bench/bench.gnuplot
 
 data = directory . '/medians.csv'
-names = 'ours batch twin bare redis python'
-array titles[6] = ['ours', 'ours, chrt -b 0', 'goroutines', 'bare threads', \
-    'redis (epoll)', 'Python threads']
-array colour[6] = ['#1b5fae', '#7fb2e5', '#00a07a', '#555555', '#c0392b', \
-    '#d9a400']
+names = 'ours batch twin bare redis'
+array titles[5] = ['ours', 'ours, chrt -b 0', 'goroutines', 'bare threads', \
+    'redis (epoll)']
+array colour[5] = ['#1b5fae', '#7fb2e5', '#00a07a', '#555555', '#c0392b']
 where = cores eq 'one' ? 'server and load on one core' : 'placed by the kernel'
 
 # The columns of medians.csv: cores, test, mode, connections, server, ...
@@ -18,7 +17,7 @@ there(test, i) = system(rows(test, i)[3:] . ' | wc -l') + 0 > 0
 # The numbers of the servers that took part in the tests.
 rr = ''
 idle = ''
-do for [i = 1:6] {
+do for [i = 1:5] {
     rr = rr . (there('rr', i) ? ' ' . i : '')
     idle = idle . (there('idle', i) ? ' ' . i : '')
 }

@@ -14,12 +14,11 @@ load: $(BENCH)/load ## the load generator, build/default/bench/load
 bench: all release $(BENCH)/load $(BENCH)/bare $(TWIN) ## beside its peers, 10 minutes; with QUICK=1 two
 	python3 tests/bench/bench.py $(if $(QUICK),--quick) --out $(BENCH_OUT) \
 	    --server $(PROGRAMS)/server --release build/release/server \
-	    --client $(PROGRAMS)/client --load $(BENCH)/load \
-	    --bare $(BENCH)/bare --python tests/bench/threading_server.py \
+	    --load $(BENCH)/load --bare $(BENCH)/bare \
 	    $(if $(TWIN),--twin $(TWIN)) $(BENCH_FLAGS)
 
-load-selftest: all datagrams $(BENCH)/load ## the load generator notices what is wrong
-	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server $(DATAGRAMS)
+load-selftest: all $(BENCH)/load ## the load generator notices what is wrong
+	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server
 
 $(BENCH)/%: tests/bench/%.c $(OBJECTS)/flags
 	$(SHORT) '$(CC) -o $@ $<'

@@ -15,6 +15,7 @@ Placement decides more than any server does, so it is part of the experiment:
         ten times as long as on a busy one, above all in a virtual machine.
 """
 import argparse
+import contextlib
 import csv
 import os
 import resource
@@ -24,7 +25,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 WAIT_SECONDS = 20  # for a server to start, to let go of its clients, to end
@@ -32,9 +32,7 @@ RR_SIZES = [1, 16, 64, 256, 2000]
 CHURN_SIZES = [1, 16, 64]
 DEPTH = 64
 PIPE_SIZE = 16
-PIPED_REQUESTS = 1_000_000
-ORDER = ["ours", "ours, unix", "release", "batch", "twin", "bare", "redis",
-         "python"]
+ORDER = ["ours", "release", "batch", "twin", "bare", "redis"]
 
 
 def say(words):
@@ -42,12 +40,12 @@ def say(words):
 
 
 class Server:
-    """One server process, started on a port (or path) of its own."""
+    """One server process, started on a port of its own."""
 
-    def __init__(self, bench, name, command, path=None):
-        self.bench, self.name, self.path = bench, name, path
+    def __init__(self, bench, name, command):
+        self.bench, self.name = bench, name
         self.redis = name == "redis"
-        self.port = None if path else free_port()
+        self.port = free_port()
         self.process = subprocess.Popen(
             [part.replace("PORT", str(self.port)) for part in command],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -70,12 +68,10 @@ class Server:
             time.sleep(0.005)
 
     def answers(self):
-        family = socket.AF_UNIX if self.path else socket.AF_INET
-        address = self.path if self.path else ("127.0.0.1", self.port)
-        with socket.socket(family) as client:
+        with socket.socket() as client:
             client.settimeout(WAIT_SECONDS)
             try:
-                client.connect(address)
+                client.connect(("127.0.0.1", self.port))
                 client.sendall(b"ping\n")
                 return b"o" in client.recv(16).lower()
             except OSError:
@@ -95,8 +91,7 @@ class Server:
                    "-P", str(self.process.pid), *map(str, arguments)]
         if self.redis:
             command.append("-r")
-        command += (["-U", self.path, mode] if self.path
-                    else [mode, "127.0.0.1", str(self.port)])
+        command += [mode, "127.0.0.1", str(self.port)]
         run = subprocess.run(command, capture_output=True, text=True,
                              preexec_fn=self.bench.place)
         if run.returncode != 0:
@@ -139,7 +134,6 @@ class Bench:
             "ours": [programs.server, "-4", "-p", "PORT"],
             "release": [programs.release, "-4", "-p", "PORT"],
             "bare": [programs.bare, "PORT"],
-            "python": [sys.executable, programs.python, "PORT"],
         }
         if programs.twin and os.path.exists(programs.twin):
             commands["twin"] = [programs.twin, "PORT"]
@@ -156,8 +150,6 @@ class Bench:
             commands["batch"] = ["chrt", "-b", "0"] + commands["ours"]
         else:
             self.left_out.append("batch (chrt, package util-linux)")
-        if not shutil.which("nc"):
-            self.left_out.append("nc (package netcat-openbsd)")
         return commands
 
     def place(self):
@@ -167,16 +159,18 @@ class Bench:
         if self.cores == "one":
             os.sched_setaffinity(0, self.processors[-1:])
 
-    def start(self, names):
+    @contextlib.contextmanager
+    def started(self, names):
+        """Those of the servers that are here. They end with the block."""
         servers = []
         try:
             for name in names:
                 if name in self.commands:
                     servers.append(Server(self, name, self.commands[name]))
-        except BaseException:
-            stop_all(servers)
-            raise
-        return servers
+            yield servers
+        finally:
+            for server in servers:
+                server.stop()
 
     def record(self, test, server, number, row):
         row.update(cores=self.cores, test=test, server=server, round=number)
@@ -219,7 +213,7 @@ class Bench:
                            "us_per_reply", "waits_per_reply"):
                 median[column] = statistics.median(
                     float(row[column]) for row in mine)
-            median.update(mode=mine[0]["mode"], transport=mine[0]["transport"],
+            median.update(mode=mine[0]["mode"],
                           connections=mine[0]["connections"])
             self.medians[self.cores, test, name] = median
             speeds = [float(row["per_second"]) for row in mine]
@@ -232,58 +226,32 @@ class Bench:
     # ---- The tests -------------------------------------------------------
 
     def request_and_reply(self):
-        servers = self.start(["ours", "release", "batch", "twin", "bare",
-                              "redis", "python"])
-        try:
+        with self.started(["ours", "release", "batch", "twin", "bare",
+                          "redis"]) as servers:
             for size in RR_SIZES:
                 self.alternate(f"rr {size}", servers, "rr", "-n", size, "-t",
                                self.seconds)
-        finally:
-            stop_all(servers)
 
     def which_threads(self):
         """64 requests in flight, always. What differs is who sends them: the
         same 64 while 1,936 are silent, or all 2,000 in turn."""
-        servers = self.start(["ours", "twin", "bare"])
-        try:
+        with self.started(["ours", "twin", "bare"]) as servers:
             for words, *arguments in (
                     ("rr 64 of 2000, the same", "-n", 64, "-i", 1936),
                     ("rr 64 of 2000, in turn", "-n", 2000, "-f", 64)):
                 self.alternate(words, servers, "rr", *arguments, "-t",
                                self.seconds)
-        finally:
-            stop_all(servers)
 
     def pipelining(self):
-        servers = self.start(["ours", "release", "bare", "redis", "python"])
-        try:
+        with self.started(["ours", "release", "bare", "redis"]) as servers:
             self.alternate(f"pipe {DEPTH} deep", servers, "pipe", "-d", DEPTH,
                            "-n", PIPE_SIZE, "-t", self.seconds)
-        finally:
-            stop_all(servers)
 
     def churn(self):
-        servers = self.start(["ours", "release", "twin", "bare", "python"])
-        try:
+        with self.started(["ours", "release", "twin", "bare"]) as servers:
             for size in CHURN_SIZES:
                 self.alternate(f"churn {size}", servers, "churn", "-n", size,
                                "-t", self.seconds)
-        finally:
-            stop_all(servers)
-
-    def unix_against_tcp(self):
-        """Our own server twice: the same program, another family."""
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "ping")
-            servers = self.start(["ours"])
-            try:
-                servers.append(Server(self, "ours, unix",
-                                      [self.programs.server, "-U", path], path))
-                for size in (1, 16, 64):
-                    self.alternate(f"unix and tcp {size}", servers, "rr", "-n",
-                                   size, "-t", self.seconds)
-            finally:
-                stop_all(servers)
 
     def idle(self):
         sizes = {1000: 1, 5000: 1 if self.programs.quick else 3}
@@ -304,12 +272,9 @@ class Bench:
                 if name not in self.commands:
                     continue
                 progress(f"{self.cores} {test}, round {number}, {name}")
-                server = Server(self, name, self.commands[name])
-                try:
+                with self.started([name]) as (server,):
                     self.record(test, name, number,
                                 server.measure("idle", "-n", size, "-t", 0.1))
-                finally:
-                    server.stop()
         self.summarize(test)
         say(f"  {'server':10}{'RSS KB per client':>20}"
             f"{'kernel stack KB per client':>28}{'threads':>9}")
@@ -318,43 +283,6 @@ class Bench:
                 say(f"  {name:10}{median['rss_kb_per_client']:20.2f}"
                     f"{median['kernel_stack_kb_per_client']:28.2f}"
                     f"{median['threads']:9.0f}")
-
-    def piped_client(self):
-        """A million requests through ./client and through nc -N."""
-        if not shutil.which("nc"):
-            return
-        requests = b"".join(b"echo %d\n" % i for i in range(PIPED_REQUESTS))
-        expected = b"".join(b"%d\n" % i for i in range(PIPED_REQUESTS))
-        (server,) = self.start(["ours"])
-        address = ["127.0.0.1", str(server.port)]
-        seconds = {}
-        try:
-            with tempfile.TemporaryFile() as file:
-                file.write(requests)
-                # A run is over in a tenth of a second, so there are more of them.
-                for number in range(4 * self.rounds):
-                    pair = [self.programs.client], ["nc", "-N"]
-                    for command in pair if number % 2 else pair[::-1]:
-                        progress(f"{self.cores} {command[0]}, {number + 1}")
-                        file.seek(0)
-                        start = time.monotonic()
-                        run = subprocess.run(
-                            command + address, stdin=file,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                            preexec_fn=self.place)
-                        seconds.setdefault(command[0], []).append(
-                            time.monotonic() - start)
-                        if run.stdout != expected:
-                            raise SystemExit(f"bench: {command[0]} lost replies")
-        finally:
-            server.stop()
-        progress("")
-        say(f"\n{PIPED_REQUESTS} requests through a client, cores: {self.cores}")
-        for command, times in seconds.items():
-            name = os.path.basename(command)
-            speed = PIPED_REQUESTS / statistics.median(times)
-            self.medians[self.cores, "client", name] = {"per_second": speed}
-            say(f"  {name:10}{speed:12.0f} per second")
 
     # ---- The result ------------------------------------------------------
 
@@ -385,7 +313,6 @@ class Bench:
             yield "    bare / twin", (f"churn {size}", "bare", "twin"), None
         yield ("connect 19,000, ours / bare", ("idle 19000", "ours", "bare"),
                1.0)
-        yield "a million requests, client / nc", ("client", "client", "nc"), 1.0
 
     def print_aims(self):
         """A negative aim is a most, not a least."""
@@ -444,11 +371,10 @@ class Bench:
                                     extrasaction="ignore")
             writer.writeheader()
             for (cores, test, server), median in self.medians.items():
-                if "mode" in median:
-                    row = {name: f"{value:.3f}" if isinstance(value, float)
-                           else value for name, value in median.items()}
-                    row.update(cores=cores, server=server, test=test)
-                    writer.writerow(row)
+                row = {name: f"{value:.3f}" if isinstance(value, float)
+                       else value for name, value in median.items()}
+                row.update(cores=cores, server=server, test=test)
+                writer.writerow(row)
         if not shutil.which("gnuplot"):
             say("\nNo plots: gnuplot is missing (package gnuplot-nox)")
             return
@@ -464,15 +390,8 @@ TESTS = {
     "which": Bench.which_threads,
     "pipe": Bench.pipelining,
     "churn": Bench.churn,
-    "unix": Bench.unix_against_tcp,
     "idle": Bench.idle,
-    "client": Bench.piped_client,
 }
-
-
-def stop_all(servers):
-    for server in servers:
-        server.stop()
 
 
 def progress(words):
@@ -490,7 +409,7 @@ def read_arguments():
     parser.add_argument("--only", choices=TESTS, action="append",
                         help="only this test; may be given again")
     parser.add_argument("--out", default="build/bench", metavar="directory")
-    for name in ("server", "release", "client", "load", "bare", "python"):
+    for name in ("server", "release", "load", "bare"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--twin")
     return parser.parse_args()

@@ -26,14 +26,12 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 /* A request must fit the send buffer of an idle socket, so that send() takes it
- * whole, and an echo must fit the server's line: "echo " and '\n' are 6. */
+ * whole. */
 #define DEPTH_MAXIMUM 1000
-#define ECHO_MAXIMUM 4090
 #define REQUEST_LIMIT (DEPTH_MAXIMUM * 8)
 #define REPLY_LIMIT (DEPTH_MAXIMUM * 8)
 
@@ -46,35 +44,29 @@
 
 #define EVENTS 256
 #define SILENCE_MS 5000
-#define LOSS_MS 200 /* a datagram that is not answered so long is lost */
-#define LOOK_MS 50  /* how often we look for lost ones */
-#define PROGRESS_MS 250
+#define LOOK_MS 50 /* how often we look for a server that says nothing */
 #define NS_PER_MS 1000000LL
 #define NS_PER_SECOND 1000000000LL
 
 enum mode {
     RR,
     PIPE,
-    ECHO,
     CHURN,
     IDLE
 };
 
-static const char *const mode_names[] = {"rr", "pipe", "echo", "churn", "idle"};
+static const char *const mode_names[] = {"rr", "pipe", "churn", "idle"};
 
 struct options {
     enum mode mode;
     bool csv;
-    bool datagrams;
     bool redis; /* the server is redis, which says +PONG where ours says pong */
     unsigned connections;
     unsigned in_flight; /* of them at a time, all in turn; 0: each of them */
     unsigned silent;    /* more of them, that ping once and then say nothing */
     unsigned depth;
-    unsigned bytes;
     double seconds;
-    long server;      /* its process, to look at; 0: nobody's */
-    const char *path; /* not NULL: a Unix domain socket */
+    long server; /* its process, to look at; 0: nobody's */
     const char *host;
     const char *port;
 };
@@ -99,9 +91,6 @@ struct line {
     size_t got;      /* bytes of the reply that have come */
     bool waiting;    /* for a reply */
     bool leaving;    /* churn: `quit` is sent */
-    bool done;       /* datagrams: waits for nothing any more */
-    char datagram[32];
-    size_t datagram_length;
 };
 
 /* What the kernel says about the server's process, and about kernel stacks,
@@ -137,9 +126,6 @@ struct load {
     long long start;
     long long deadline; /* no request is sent after it */
     long long end;
-    long long shown;
-    unsigned long lost;
-    unsigned long sequence;
     struct latencies latencies;
     struct usage before;
     struct usage after;
@@ -154,8 +140,6 @@ fail(const char *format, ...)
 {
     va_list arguments;
 
-    if (isatty(STDERR_FILENO))
-        (void)fputs("\r\033[K", stderr); /* over the progress line */
     (void)fputs("load: ", stderr);
     va_start(arguments, format);
     (void)vfprintf(stderr, format, arguments);
@@ -170,24 +154,6 @@ static long long now(void)
 
     (void)clock_gettime(CLOCK_MONOTONIC, &time);
     return (long long)time.tv_sec * NS_PER_SECOND + time.tv_nsec;
-}
-
-/* A run of more than two seconds shows that it lives, to a person only. */
-static void show_progress(struct load *load, long long time)
-{
-    if (load->options.seconds <= 2 ||
-        time - load->shown < PROGRESS_MS * NS_PER_MS || !isatty(STDERR_FILENO))
-        return;
-    load->shown = time;
-    (void)fprintf(stderr, "\r%.1f of %.1f s, %lu replies\033[K",
-                  (double)(time - load->start) / NS_PER_SECOND,
-                  load->options.seconds, load->latencies.total);
-}
-
-static void clear_progress(const struct load *load)
-{
-    if (load->shown != 0)
-        (void)fputs("\r\033[K", stderr);
 }
 
 /* ---- Latencies -----------------------------------------------------------*/
@@ -355,7 +321,6 @@ static bool is_loopback(const struct sockaddr_storage *address)
  * server's backlog be full. */
 static void open_line(struct load *load, struct line *line)
 {
-    const struct options *options = &load->options;
     struct timeval patience = {.tv_sec = SILENCE_MS / 1000};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = line};
     int yes = 1;
@@ -363,8 +328,7 @@ static void open_line(struct load *load, struct line *line)
     line->number = load->opened;
     line->got = 0;
     line->leaving = false;
-    line->socket = socket(load->address.ss_family,
-                          options->datagrams ? SOCK_DGRAM : SOCK_STREAM, 0);
+    line->socket = socket(load->address.ss_family, SOCK_STREAM, 0);
     if (line->socket < 0)
         fail("socket, connection %u: %s", line->number, strerror(errno));
     if (is_loopback(&load->address))
@@ -373,9 +337,7 @@ static void open_line(struct load *load, struct line *line)
                      sizeof patience);
     (void)setsockopt(line->socket, SOL_SOCKET, SO_RCVTIMEO, &patience,
                      sizeof patience);
-    if (options->path == NULL && !options->datagrams)
-        (void)setsockopt(line->socket, IPPROTO_TCP, TCP_NODELAY, &yes,
-                         sizeof yes);
+    (void)setsockopt(line->socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (connect(line->socket, (const struct sockaddr *)&load->address,
                 load->address_length) < 0)
         fail("connect to %s, connection %u: %s", load->where, line->number,
@@ -451,7 +413,7 @@ static bool receive(const struct load *load, struct line *line)
     return line->got == length && !line->leaving;
 }
 
-/* ---- rr, pipe, echo: one request, again and again ------------------------*/
+/* ---- rr, pipe: one request, again and again ------------------------*/
 
 static void ask(struct load *load, struct line *line, long long time)
 {
@@ -516,77 +478,11 @@ static void on_visit(struct load *load, struct line *line)
         load->busy--;
 }
 
-/* ---- rr with datagrams: any of them may be lost --------------------------*/
-
-static void ask_by_datagram(struct load *load, struct line *line,
-                            long long time)
-{
-    int length = snprintf(line->datagram, sizeof line->datagram, "echo %lu\n",
-                          load->sequence++);
-
-    line->asked = time;
-    line->datagram_length = (size_t)length;
-    /* ECONNREFUSED is an ICMP message about the one before: nobody listens. */
-    send_whole(line, line->datagram, line->datagram_length);
-}
-
-static void ask_next(struct load *load, struct line *line, long long time)
-{
-    if (time < load->deadline) {
-        ask_by_datagram(load, line, time);
-    } else {
-        line->done = true;
-        load->busy--;
-    }
-}
-
-static void on_datagram(struct load *load, struct line *line)
-{
-    const char *expected = line->datagram + strlen("echo ");
-    size_t length = line->datagram_length - strlen("echo ");
-    char bytes[64];
-    ssize_t count = recv(line->socket, bytes, sizeof bytes, MSG_DONTWAIT);
-    long long time = now();
-
-    if (count < 0 && errno == EAGAIN)
-        return;
-    if (count < 0)
-        fail("the server has gone, recv on connection %u: %s", line->number,
-             strerror(errno));
-    if ((size_t)count != length ||
-        memcmp(bytes, expected, (size_t)count) != 0) {
-        /* An earlier one, that was given up for lost; anything else is wrong.
-         */
-        if (count < 2 || bytes[count - 1] != '\n' ||
-            strspn(bytes, "0123456789") != (size_t)count - 1)
-            fail_on(line, bytes, (size_t)count);
-        return;
-    }
-    if (line->done)
-        return; /* it was lost, we have said so, and here it is */
-    record(&load->latencies, time - line->asked, 1);
-    ask_next(load, line, time);
-}
-
-static void look_for_lost(struct load *load, long long time)
-{
-    for (unsigned i = 0; i < load->options.connections; i++) {
-        struct line *line = &load->lines[i];
-
-        if (!line->done && time - line->asked >= LOSS_MS * NS_PER_MS) {
-            load->lost++;
-            ask_next(load, line, time);
-        }
-    }
-}
-
 /* ---- The loop ------------------------------------------------------------*/
 
 static void on_event(struct load *load, struct line *line)
 {
-    if (load->options.datagrams)
-        on_datagram(load, line);
-    else if (load->options.mode == CHURN)
+    if (load->options.mode == CHURN)
         on_visit(load, line);
     else
         on_reply(load, line);
@@ -618,9 +514,7 @@ static void begin(struct load *load)
                                          : load->options.connections;
     load->turn = load->busy;
     for (unsigned i = 0; i < load->busy; i++) {
-        if (load->options.datagrams)
-            ask_by_datagram(load, &load->lines[i], now());
-        else if (load->options.mode == CHURN)
+        if (load->options.mode == CHURN)
             begin_visit(load, &load->lines[i]);
         else
             ask(load, &load->lines[i], now());
@@ -633,10 +527,9 @@ static void run(struct load *load)
 {
     struct epoll_event events[EVENTS];
     long long heard;
-    long long looked;
 
     begin(load);
-    heard = looked = load->start;
+    heard = load->start;
     while (load->busy > 0) {
         int count = epoll_wait(load->epoll, events, EVENTS, LOOK_MS);
         long long time;
@@ -650,16 +543,10 @@ static void run(struct load *load)
             heard = time;
         else if (time - heard > SILENCE_MS * NS_PER_MS)
             fail("no reply for %d seconds", SILENCE_MS / 1000);
-        if (load->options.datagrams && time - looked > LOOK_MS * NS_PER_MS) {
-            looked = time;
-            look_for_lost(load, time);
-        }
-        show_progress(load, time);
     }
     load->end = now();
     (void)getrusage(RUSAGE_SELF, &load->own_after);
     load->after = look_at_server(load);
-    clear_progress(load);
 }
 
 /* ---- idle: many who say little -------------------------------------------*/
@@ -677,13 +564,9 @@ static void hold(struct load *load)
 
         greet(load, line);
         record(&load->latencies, now() - line->asked, 1);
-        show_progress(load, now());
     }
     load->end = now();
     load->after = look_at_server(load);
-    clear_progress(load);
-    if (!load->options.csv)
-        (void)fflush(stdout);
     if (epoll_wait(load->epoll, &event, 1,
                    (int)(load->options.seconds * 1000)) > 0) {
         struct line *line = event.data.ptr;
@@ -714,26 +597,17 @@ static void print_csv(const struct load *load)
     const struct latencies *latencies = &load->latencies;
     double seconds = (double)(load->end - load->start) / NS_PER_SECOND;
 
-    (void)printf(
-        "mode,transport,connections,in_flight,silent,depth,bytes,seconds,"
-        "replies,per_"
-        "second,"
-        "lost,p50_us,p90_us,p99_us,p999_us,max_us,user_us,system_us,waits,"
-        "preempted,load_preempted,rss_kb,rss_kb_per_client,threads,kernel_"
-        "stack_kb_per_client"
-        "\n");
-    (void)printf(
-        "%s,%s,%u,%u,%u,%u,%u,%.6f,%lu,%.1f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,",
-        mode_names[options->mode],
-        options->datagrams ? "udp"
-        : options->path    ? "unix"
-                           : "tcp",
-        options->connections, options->in_flight, options->silent,
-        options->depth, options->bytes, seconds, latencies->total,
-        (double)latencies->total / seconds, load->lost,
-        quantile(latencies, 500), quantile(latencies, 900),
-        quantile(latencies, 990), quantile(latencies, 999),
-        (double)latencies->longest / 1000);
+    (void)printf("mode,connections,in_flight,silent,depth,seconds,"
+                 "replies,per_second,p50_us,p90_us,p99_us,p999_us,max_us,"
+                 "user_us,system_us,waits,preempted,load_preempted,rss_kb,"
+                 "rss_kb_per_client,threads,kernel_stack_kb_per_client\n");
+    (void)printf("%s,%u,%u,%u,%u,%.6f,%lu,%.1f,%.1f,%.1f,%.1f,%.1f,%.1f,",
+                 mode_names[options->mode], options->connections,
+                 options->in_flight, options->silent, options->depth, seconds,
+                 latencies->total, (double)latencies->total / seconds,
+                 quantile(latencies, 500), quantile(latencies, 900),
+                 quantile(latencies, 990), quantile(latencies, 999),
+                 (double)latencies->longest / 1000);
     (void)printf("%.3f,%.3f,%ld,%ld,%ld,%lu,%.2f,%lu,%.2f\n",
                  per_reply_us(load, load->after.user_seconds -
                                         load->before.user_seconds),
@@ -794,16 +668,12 @@ static void print_table(const struct load *load)
                  options->connections == 1 ? "" : "s");
     if (options->mode == PIPE)
         (void)printf(", %u requests in a segment", options->depth);
-    if (options->mode == ECHO)
-        (void)printf(", %u bytes", options->bytes);
     if (options->in_flight > 0)
         (void)printf(", %u asking at a time", options->in_flight);
     if (options->silent > 0)
         (void)printf(", beside %u silent ones", options->silent);
     (void)printf("\nreplies      %lu in %.2f s, %.0f per second\n",
                  latencies->total, seconds, (double)latencies->total / seconds);
-    if (options->datagrams)
-        (void)printf("lost         %lu\n", load->lost);
     (void)printf("latency      p50 %.1f us, p90 %.1f us, p99 %.1f us, "
                  "p99.9 %.1f us, max %.1f us\n",
                  quantile(latencies, 500), quantile(latencies, 900),
@@ -816,16 +686,12 @@ static void print_table(const struct load *load)
 /* ---- Options -------------------------------------------------------------*/
 
 static const char usage[] =
-    "usage: load [-cru] [-n connections] [-t seconds] [-d depth] [-s bytes]\n"
-    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]      "
-    "(127.0.0.1 "
-    "1208)\n"
-    "       load [options] -U path mode\n";
+    "usage: load [-cr] [-n connections] [-t seconds] [-d depth]\n"
+    "            [-f in flight] [-i idle] [-P pid] mode [address [port]]\n";
 
 static const char help[] =
     "  rr    one request in flight on each connection\n"
     "  pipe  -d requests in one segment\n"
-    "  echo  -s bytes to be echoed\n"
     "  churn connect, ping, quit, end of file, over and over\n"
     "  idle  connect all, ping once, hold for -t seconds\n"
     "\n"
@@ -838,10 +704,7 @@ static const char help[] =
     "  -P    look at this process, the server, too: processor time, context\n"
     "        switches, memory\n"
     "  -r    the server is redis\n"
-    "  -s    bytes to be echoed, 1 to 4090 (64)\n"
-    "  -t    seconds, 0.1 to 3600 (2)\n"
-    "  -U    connect to a Unix domain socket\n"
-    "  -u    datagrams (rr only): lost ones are counted\n";
+    "  -t    seconds, 0.1 to 3600 (2)\n";
 
 static _Noreturn void misuse(const char *what, const char *problem)
 {
@@ -882,7 +745,7 @@ static enum mode read_mode(const char *text)
     for (size_t i = 0; i < sizeof mode_names / sizeof *mode_names; i++)
         if (strcmp(text, mode_names[i]) == 0)
             return (enum mode)i;
-    misuse(text, "no such mode; there are rr, pipe, echo, churn, idle");
+    misuse(text, "no such mode; there are rr, pipe, churn, idle");
 }
 
 static void read_operands(struct options *options, char **operands)
@@ -890,42 +753,33 @@ static void read_operands(struct options *options, char **operands)
     if (*operands == NULL)
         misuse("mode", "is missing");
     options->mode = read_mode(*operands++);
-    if (options->path != NULL && *operands != NULL)
-        misuse("-U", "a path has no address or port");
     if (*operands != NULL)
         options->host = *operands++;
     if (*operands != NULL)
         options->port = *operands++;
     if (*operands != NULL)
         misuse(*operands, "one operand too many");
-    if (options->datagrams && (options->mode != RR || options->path != NULL))
-        misuse("-u", "goes with rr and with an address only");
-    if (options->silent > 0 && (options->datagrams || options->mode == IDLE))
+    if (options->silent > 0 && options->mode == IDLE)
         misuse("-i", "goes with connections that are not idle themselves");
     if (options->in_flight > options->connections)
         misuse("-f", "more in flight than there are connections (-n)");
     if (options->in_flight > 0 &&
-        (options->datagrams || options->mode == CHURN || options->mode == IDLE))
-        misuse("-f", "goes with rr, pipe and echo on connections");
-    if (options->redis && options->mode == ECHO)
-        misuse("-r", "redis has an echo of another form");
+        (options->mode == CHURN || options->mode == IDLE))
+        misuse("-f", "goes with rr and pipe");
     if (options->mode != PIPE)
         options->depth = 1;
-    if (options->mode != ECHO)
-        options->bytes = 0;
 }
 
 static struct options read_options(int argc, char **argv)
 {
     struct options options = {.connections = 16,
                               .depth = 64,
-                              .bytes = 64,
                               .seconds = 2,
                               .host = "127.0.0.1",
                               .port = "1208"};
     int letter;
 
-    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rs:t:U:u")) != -1) {
+    while ((letter = getopt(argc, argv, ":cd:f:hi:n:P:rt:")) != -1) {
         char option[] = {'-', (char)optopt, '\0'};
 
         switch (letter) {
@@ -954,17 +808,8 @@ static struct options read_options(int argc, char **argv)
         case 'r':
             options.redis = true;
             break;
-        case 's':
-            options.bytes = whole_number("-s", optarg, ECHO_MAXIMUM);
-            break;
         case 't':
             options.seconds = read_seconds(optarg);
-            break;
-        case 'U':
-            options.path = optarg;
-            break;
-        case 'u':
-            options.datagrams = true;
             break;
         case ':':
             misuse(option, "needs a value");
@@ -981,26 +826,13 @@ static struct options read_options(int argc, char **argv)
 static void name_server(struct load *load)
 {
     const struct options *options = &load->options;
-    struct addrinfo hints = {.ai_socktype =
-                                 options->datagrams ? SOCK_DGRAM : SOCK_STREAM};
-    struct sockaddr_un file = {.sun_family = AF_UNIX};
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *found;
     int error;
 
-    if (options->path != NULL) {
-        if (strlen(options->path) >= sizeof file.sun_path)
-            misuse("-U", "the path is too long");
-        (void)strcpy(file.sun_path, options->path);
-        memcpy(&load->address, &file, sizeof file);
-        load->address_length = sizeof file;
-        (void)snprintf(load->where, sizeof load->where, "unix %s",
-                       options->path);
-        return;
-    }
     (void)snprintf(load->where, sizeof load->where,
-                   strchr(options->host, ':') ? "%s [%s]:%s" : "%s %s:%s",
-                   options->datagrams ? "udp" : "tcp", options->host,
-                   options->port);
+                   strchr(options->host, ':') ? "tcp [%s]:%s" : "tcp %s:%s",
+                   options->host, options->port);
     error = getaddrinfo(options->host, options->port, &hints, &found);
     if (error != 0)
         fail("%s: %s", load->where, gai_strerror(error));
@@ -1017,16 +849,9 @@ static void write_request(struct load *load)
     char *request = load->request;
     char *reply = load->reply;
 
-    if (options->mode == ECHO) {
-        request = stpcpy(request, "echo ");
-        for (unsigned i = 0; i < options->bytes; i++)
-            *request++ = *reply++ = (char)('a' + i % 26);
-        *request++ = *reply++ = '\n';
-    } else {
-        for (unsigned i = 0; i < options->depth; i++) {
-            request = stpcpy(request, "ping\n");
-            reply = stpcpy(reply, pong);
-        }
+    for (unsigned i = 0; i < options->depth; i++) {
+        request = stpcpy(request, "ping\n");
+        reply = stpcpy(reply, pong);
     }
     load->request_length = (size_t)(request - load->request);
     load->reply_length = (size_t)(reply - load->reply);

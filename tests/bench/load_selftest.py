@@ -2,18 +2,17 @@
 """Does the load generator notice what is wrong? A benchmark of a server that
 answers rubbish must fail, not be fast.
 
-    load_selftest.py path/to/load path/to/server path/to/datagrams
+    load_selftest.py path/to/load path/to/server
 """
 import csv
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
 
-LOAD, SERVER, DATAGRAMS = [os.path.abspath(path) for path in sys.argv[1:4]]
+LOAD, SERVER = [os.path.abspath(path) for path in sys.argv[1:3]]
 BOUND = 60
 
 
@@ -48,41 +47,23 @@ def load(*arguments):
 
 
 class WrongServers(unittest.TestCase):
-    def load(self, *arguments):
-        """Long enough for a slow liar: the first lie ends it."""
-        return load("-t", str(BOUND // 2), *arguments)
-
-    def fails(self, run, *words):
+    def fails(self, run, words):
         self.assertEqual(run.returncode, 1, run)
         self.assertEqual(run.stdout, "")
         self.assertEqual(len(run.stderr.splitlines()), 1, run.stderr)
-        for word in words:
-            self.assertIn(word, run.stderr)
+        self.assertIn(words, run.stderr)
 
-    def test_a_wrong_byte(self):
-        with Liar(b"pong\n", b"pong\n", b"pung\n") as liar:
-            self.fails(self.load("-n", "1", "rr", "127.0.0.1", liar.port),
-                       "wrong reply on connection 0", "pung")
-
-    def test_a_reply_too_many(self):
-        with Liar(b"pong\n", b"pong\npong\n") as liar:
-            self.fails(self.load("-n", "1", "rr", "127.0.0.1", liar.port),
-                       "10 bytes, 5 due")
-
-    def test_a_wrong_byte_deep_in_a_pipeline(self):
-        with Liar(b"pong\n" * 63 + b"pong ") as liar:
-            self.fails(load("-n", "1", "pipe", "127.0.0.1", liar.port),
-                       "wrong reply")
-
-    def test_a_reply_cut_short(self):
-        with Liar(b"po") as liar:
-            self.fails(load("-n", "1", "rr", "127.0.0.1", liar.port),
-                       "the server hung up on connection 0")
-
-    def test_an_echo_that_changes(self):
-        with Liar(b"abcdefgx\n") as liar:
-            self.fails(load("-n", "1", "-s", "8", "echo", "127.0.0.1",
-                            liar.port), "wrong reply")
+    def test_wrong_replies(self):
+        for words, mode, *replies in (
+                ("wrong reply on connection 0, at byte 0: pung", "rr",
+                 b"pong\n", b"pong\n", b"pung\n"),
+                ("10 bytes, 5 due", "rr", b"pong\n", b"pong\npong\n"),
+                ("wrong reply", "pipe", b"pong\n" * 63 + b"pong "),
+                ("the server hung up on connection 0", "rr", b"po")):
+            with self.subTest(words=words), Liar(*replies) as liar:
+                # Long enough for a slow liar: the first lie ends it.
+                self.fails(load("-t", str(BOUND // 2), "-n", "1", mode,
+                                "127.0.0.1", liar.port), words)
 
     def test_nobody_there(self):
         # Bound and not listening: nobody else can be there.
@@ -93,8 +74,8 @@ class WrongServers(unittest.TestCase):
 
 
 class OurServer(unittest.TestCase):
-    def run_mode(self, mode, *options, server_options=(), program=SERVER):
-        with subprocess.Popen([program, "-p", "0", *server_options],
+    def run_mode(self, mode, *options, server_options=()):
+        with subprocess.Popen([SERVER, "-p", "0", *server_options],
                               stdout=subprocess.PIPE, text=True) as server:
             try:
                 server.stdout.readline()
@@ -117,8 +98,7 @@ class OurServer(unittest.TestCase):
         for mode, *options in (
                 ["rr", "-n", "4"], ["rr", "-n", "8", "-f", "3"],
                 ["rr", "-n", "4", "-i", "4"], ["pipe", "-d", "100"],
-                ["echo", "-s", "4090"], ["churn", "-n", "3"],
-                ["idle", "-n", "20"]):
+                ["churn", "-n", "3"], ["idle", "-n", "20"]):
             with self.subTest(mode=mode, options=options):
                 row = self.run_mode(mode, *options)
                 self.assertGreater(int(row["replies"]), 1)
@@ -136,36 +116,18 @@ class OurServer(unittest.TestCase):
         self.assertEqual(row["threads"], "21")
         self.assertGreater(float(row["rss_kb_per_client"]), 0)
 
-    def test_datagrams(self):
-        # A reply that is late is counted as lost, and when the time is up
-        # nobody asks again: so there is more of it.
-        row = self.run_mode("rr", "-u", "-t", "3", program=DATAGRAMS)
-        self.assertGreater(int(row["replies"]), 1)
-
     def test_a_full_server_is_no_success(self):
         with self.assertRaises(AssertionError) as failure:
             self.run_mode("rr", "-n", "3", server_options=["-m", "2"])
         self.assertIn("Too many clients, limit 2", str(failure.exception))
 
-    def test_unix(self):
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, "ping")
-            with subprocess.Popen([SERVER, "-U", path],
-                                  stdout=subprocess.PIPE, text=True) as server:
-                server.stdout.readline()
-                server.stdout.readline()
-                run = load("-n", "2", "-U", path, "rr")
-                server.terminate()
-                server.stdout.read()
-        self.assertEqual(run.returncode, 0, run)
-        self.assertIn("unix " + path, run.stdout)
 
 
 class Usage(unittest.TestCase):
     def test_misuse(self):
         for arguments in ([], ["fast"], ["-n", "0", "rr"], ["-n", "1x", "rr"],
                           ["-t", "x", "rr"], ["-d", "1001", "pipe"], ["-x"],
-                          ["-n"], ["-u", "pipe"], ["-U", "a", "rr", "host"],
+                          ["-n"], ["-f", "2", "churn"], ["-i", "2", "idle"],
                           ["-n", "2", "-f", "3", "rr"], ["rr", "a", "1", "b"]):
             with self.subTest(arguments=arguments):
                 run = subprocess.run([LOAD, *arguments], text=True,

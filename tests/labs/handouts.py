@@ -17,7 +17,6 @@ import glob
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -61,17 +60,13 @@ def programs():
 
 
 def with_drawings(path):
-    """The document's Markdown, each mermaid block replaced by its drawing."""
-    drawings = [os.path.join(diagrams.DRAWN, diagram.file + ".svg")
-                for diagram in diagrams.diagrams_of(path)]
-    for drawing in drawings:
-        if not os.path.exists(drawing):
-            raise diagrams.Missing(f"{drawing}: make diagrams")
+    """The document's Markdown, with a drawing for each diagram."""
+    if diagrams.has_diagrams(path):
+        path = diagrams.drawn(path)
+        if not os.path.exists(path):
+            raise diagrams.Missing(f"{path}: make diagrams")
     with open(path, encoding="utf-8") as document:
-        text = document.read()
-    left = iter(drawings)
-    return re.sub(r"^```mermaid\n.*?^```$", lambda _: f"![]({next(left)})", text,
-                  flags=re.M | re.S)
+        return document.read()
 
 
 def pages(path, browser, directory):
@@ -85,7 +80,7 @@ def pages(path, browser, directory):
     subprocess.run(
         ["pandoc", "--from=gfm", "--to=html5", "--self-contained",
          "--metadata", "pagetitle=" + name, "--include-in-header", style,
-         "--resource-path", os.path.dirname(path), "--output", page],
+         "--resource-path", f"{os.path.dirname(path)}:{diagrams.DRAWN}", "--output", page],
         input=with_drawings(path), text=True, check=True, timeout=PRINT_SECONDS,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -130,19 +125,9 @@ def print_all(paths):
 
 def main():
     """Returns the exit status."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     paths = [os.path.abspath(path) for path in sys.argv[1:]] or sorted(glob.glob(
         os.path.join(diagrams.ROOT, "lab-notes", "[0-9][0-9]-*.md")))
-    try:
-        passed, failed = print_all(paths)
-    except diagrams.Missing as missing:
-        count = len(paths)
-        print(f"{'FAIL' if diagrams.CI else 'SKIPPED:'} {count} labs: {missing}")
-        print(f"0 passed, {count} failed, 0 skipped" if diagrams.CI else
-              f"0 passed, 0 failed, {count} skipped")
-        return 1 if diagrams.CI else 0
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return 1 if failed else 0
+    return diagrams.report(len(paths), "labs", lambda: print_all(paths))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""outside.py - what peers.py and tools.py share.
+"""outside.py - what peers.py, tools.py and datagrams.py share.
 
-Both look at the programs from outside, as a person at two terminals does: they
-start ./server, type at it with other people's programs, and read what others
-say of it. Nothing here sleeps to wait: each wait ends when the thing itself is
-seen, or fails after LIMIT seconds. What a test started ends with it, also when
-it fails or is interrupted.
+They look at the programs from outside, as a person at two terminals does.
+Nothing here sleeps to wait: each wait ends when the thing itself is seen, or
+fails after LIMIT seconds. What a test started ends with it, also when it fails
+or is interrupted.
 """
 
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -141,48 +139,19 @@ class Case(unittest.TestCase):
         status = child.wait()
         return rest, status
 
-    def client_with_quiet_chat(self, *operands):
-        """Our client on pipes, without what it says on standard error."""
-        return self.start('sh', '-c', 'exec "$0" "$@" 2>/dev/null',
-                          program('client'), *operands)
 
 
 class Server:
-    """A ./server that listens already. `under` is a command to run it under,
-    such as strace."""
+    """A ./server that listens already."""
 
-    def __init__(self, test, *options, under=()):
+    def __init__(self, test, *options):
         self.test = test
-        # An AddressSanitizer build can't look for leaks under strace.
-        environment = {'ASAN_OPTIONS': 'detect_leaks=0'} if under else {}
-        self.child = test.start(*under, program('server'), *options,
-                                **environment)
+        self.child = test.start(program('server'), *options)
         self.child.expect(r'^Server Started \.\.\.\n'
-                          r'Listening on (.+), pid (\d+), fd (\d+), '
+                          r'Listening on (.+), pid (\d+), fd 3, '
                           r'at most \d+ clients\n')
-        self.where = self.child.match[1]
-        self.port = self.where.rpartition(':')[2]
+        self.port = self.child.match[1].rpartition(':')[2]
         self.pid = int(self.child.match[2])
-        test.assertEqual(self.child.match[3], '3')
-
-    def expect_log(self, pattern):
-        """Waits for the next line of the log, which must be this one."""
-        self.child.expect(r'([^\n]*)\n')
-        return self.test.assert_whole(self.child.match[1], pattern)
-
-    def connect(self, host='127.0.0.1'):
-        """A connection to it that has been served once, so that it is out of
-        the backlog and has its thread."""
-        if self.where.startswith('/'):
-            client = socket.socket(socket.AF_UNIX)
-            client.connect(self.where)
-        else:
-            client = socket.create_connection((host, self.port))
-        self.test.addCleanup(client.close)
-        client.settimeout(LIMIT)
-        client.sendall(b'ping\n')
-        self.test.assertEqual(client.recv(5, socket.MSG_WAITALL), b'pong\n')
-        return client
 
     def stop(self):
         """The orderly stop. Returns the rest of the log."""

@@ -1,21 +1,15 @@
 #!/usr/bin/python3 -B
-"""peers.py - other people's programs talk to ./server, and ./client to others.
+"""peers.py - other people's programs talk to ./server.
 
 Run by `make peers`. One test: PROGRAMS=. tests/peers/peers.py -k article
 """
 
-import http.server
 import io
-import os
 import re
-import signal
 import socket
-import socketserver
-import subprocess
-import threading
 
 import outside
-from outside import Server, pexpect, program
+from outside import Server, program
 
 HOSTS = {'ipv4': '127.0.0.1', 'ipv6': '::1'}
 # netkit's telnet, as Debian and as Ubuntu up to 22.04 call it.
@@ -100,42 +94,6 @@ class Article(outside.Case):
         self.assertEqual(screen, OUR_ARTICLE % ports)
         self.assertEqual(status, 0)
 
-    def test_our_client_chats_on_standard_error(self):
-        server = Server(self, '-p', '0')
-        chat = self.path('chat')
-        child = self.start_in_terminal(
-            'sh', '-c', 'exec "$@" 2>' + chat, 'sh', program('client'),
-            *localhost(server.port))
-        child.sendline('ping')
-        child.expect_exact('pong\r\n')
-        screen = child.before + child.after
-        child.sendline('quit')
-        child.expect(pexpect.EOF)
-        self.assertEqual(screen + child.before, 'ping\r\npong\r\nquit\r\n')
-        with open(chat, encoding='ascii') as file:
-            self.assert_whole(file.read(), r'Trying 127\.0\.0\.1\.\.\.\n'
-                              r'Connected to localhost: '
-                              r'\[tcp, 127\.0\.0\.1, \d+, 127\.0\.0\.1, '
-                              rf'{server.port}\]\n'
-                              r'Connection closed by foreign host\.\n')
-
-
-class Telnets(outside.Case):
-    """Both telnets with addresses. They end each line with CR LF themselves."""
-
-    def check(self, telnet, host):
-        server = Server(self, '-p', '0')
-        child = self.start_in_terminal(telnet, host, server.port)
-        child.expect_exact("Escape character is '^]'.\r\n")
-        child.sendline('ping')
-        child.expect_exact('ping\r\npong\r\n')
-        child.sendline('echo  two  spaces ')
-        child.expect_exact('echo  two  spaces \r\n two  spaces\r\n')
-        child.sendline('quit')
-        child.expect(pexpect.EOF)
-        self.assertEqual(child.before,
-                         'quit\r\nConnection closed by foreign host.\r\n')
-        self.assert_whole(server.stop(), log_of(host, server.port))
 
 
 class Peers(outside.Case):
@@ -214,187 +172,8 @@ def add_peer(name, package, peer, over_tcp, over_unix):
             setattr(Peers, f'test_{name}_unix_{end_name}', test_unix)
 
 
-def add_telnet(name, package, *programs):
-    for host_name, host in HOSTS.items():
-        def test(self, host=host):
-            self.check(self.need(package, *programs), host)
-        setattr(Telnets, f'test_{name}_{host_name}', test)
-
-
 for entry in PEERS:
     add_peer(*entry)
-add_telnet('inetutils_telnet', 'inetutils-telnet', 'inetutils-telnet')
-add_telnet('netkit_telnet', 'telnet-ssl', *NETKIT)
-
-
-class DockerLike(http.server.BaseHTTPRequestHandler):
-    """Answers the one question that Docker's daemon is asked first."""
-
-    def do_GET(self):
-        body = b'OK' if self.path == '/_ping' else b'what?'
-        self.send_response(200 if body == b'OK' else 404)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Nothing: the test has the answer itself."""
-
-
-class Client(outside.Case):
-    """Our client with other programs around it."""
-
-    def shell(self, script, *arguments):
-        """Runs a shell script, which finds the client in $0. Returns its exit
-        status, standard output and standard error."""
-        child = subprocess.Popen(
-            ['bash', '-c', script, program('client'), *arguments],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True, encoding='latin-1',
-            start_new_session=True)
-        try:
-            output, errors = child.communicate(timeout=outside.LIMIT)
-            return child.returncode, output, errors
-        finally:
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            child.wait()
-
-    def test_http_over_a_unix_domain_socket(self):
-        path = self.path('docker.sock')
-        # A file, whose end is there from the beginning: a pipe's may come after
-        # the answer, and then it is the server who hung up.
-        with open(self.path('request'), 'wb') as request:
-            request.write(b'GET /_ping HTTP/1.0\r\n\r\n')
-        with socketserver.UnixStreamServer(path, DockerLike) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                status, output, errors = self.shell(
-                    '"$0" -U "$1" <"$2" | tr -d "\\r"; exit "${PIPESTATUS[0]}"',
-                    path, self.path('request'))
-            finally:
-                server.shutdown()
-                thread.join()
-        self.assertEqual(errors, f'Connected to {path}: [unix, {path}]\n'
-                         'Connection closed by foreign host.\n')
-        self.assert_whole(output, r'HTTP/1\.0 200 OK\n(.+: .+\n)+\nOK')
-        self.assertEqual(status, 0)
-
-    def with_two_addresses(self, port, request):
-        """The client, where the name both.test is ::1 and 127.0.0.1. It sees
-        an /etc/hosts of ours, in a mount namespace that ends with it."""
-        unshare = ' '.join(self.unshare('--mount'))
-        with open(self.path('hosts'), 'w', encoding='ascii') as hosts:
-            hosts.write('::1 both.test\n127.0.0.1 both.test\n')
-        return self.shell(
-            f"printf '{request}' | {unshare} sh -c "
-            '\'mount --bind "$1" /etc/hosts && exec "$0" both.test "$2"\' '
-            '"$0" "$1" "$2"', self.path('hosts'), port)
-
-    def test_ipv6_then_ipv4(self):
-        server = Server(self, '-4', '-p', '0')
-        status, output, errors = self.with_two_addresses(server.port,
-                                                         r'ping\nquit\n')
-        self.assert_whole(errors, r'Trying ::1\.\.\.\n'
-                          r'Trying 127\.0\.0\.1\.\.\.\n'
-                          r'Connected to both\.test: \[tcp, 127\.0\.0\.1, '
-                          rf'\d+, 127\.0\.0\.1, {server.port}\]\n'
-                          r'Connection closed by foreign host\.\n')
-        self.assertEqual((status, output), (0, 'pong\n'))
-
-    def test_ipv6_suffices(self):
-        server = Server(self, '-6', '-p', '0')
-        status, output, errors = self.with_two_addresses(server.port,
-                                                         r'ping\nquit\n')
-        self.assert_whole(errors, r'Trying ::1\.\.\.\n'
-                          r'Connected to both\.test: '
-                          rf'\[tcp, ::1, \d+, ::1, {server.port}\]\n'
-                          r'Connection closed by foreign host\.\n')
-        self.assertEqual((status, output), (0, 'pong\n'))
-
-    def test_both_addresses_refused(self):
-        # Bound and not listening: nobody else can be there.
-        with socket.socket(socket.AF_INET6) as nobody:
-            nobody.bind(('::', 0))
-            port = str(nobody.getsockname()[1])
-            self.assertEqual(
-                self.with_two_addresses(port, r'ping\n'),
-                (1, '', 'Trying ::1...\nTrying 127.0.0.1...\n'
-                 f'Fail to connect, both.test:{port}: Connection refused\n'))
-
-    def test_pipe_that_closes(self):
-        server = Server(self, '-p', '0')
-        status, output, errors = self.shell(
-            'yes ping | "$0" 127.0.0.1 "$1" | head -1; '
-            'exit "${PIPESTATUS[1]}"', server.port)
-        self.assertEqual(output, 'pong\n')
-        self.assert_whole(errors, r'Trying 127\.0\.0\.1\.\.\.\n'
-                          r'Connected to 127\.0\.0\.1: \[.*\]\n'
-                          r'Fail to write, standard output: Broken pipe\n')
-        self.assertEqual(status, 1)
-
-    def test_end_of_input_at_the_terminal(self):
-        server = Server(self, '-p', '0')
-        child = self.start_in_terminal(program('client'), '127.0.0.1',
-                                       server.port)
-        child.sendline('echo last words')
-        child.expect_exact('\r\nlast words\r\n')
-        child.sendeof()
-        rest, status = self.see_end(child)
-        self.assertIn('Connection closed by foreign host.\r\n', rest)
-        self.assertEqual(status, 0)
-
-    def test_server_killed_while_a_person_types(self):
-        server = Server(self, '-p', '0')
-        child = self.start_in_terminal(program('client'), '127.0.0.1',
-                                       server.port)
-        child.sendline('ping')
-        child.expect_exact('\r\npong\r\n')
-        os.kill(server.pid, signal.SIGKILL)
-        self.assertEqual(self.see_end(child),
-                         ('Connection closed by foreign host.\r\n', 1))
-
-
-class NoIPv6(outside.Case):
-    """The server where there is no IPv6."""
-
-    def test_kernel_without_ipv6(self):
-        strace = self.need('strace', 'strace')
-        trace = self.path('trace')
-        server = Server(self, '-p', '0', under=(
-            strace, '-f', '-o', trace, '-e', 'trace=socket',
-            '-e', 'inject=socket:error=EAFNOSUPPORT:when=1'))
-        self.assertEqual(server.where, f'*:{server.port}')
-        server.connect('127.0.0.1').close()
-        self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
-        with open(trace, encoding='latin-1') as file:
-            calls = re.findall(r'socket\((AF_INET6?), .* = (.*)', file.read())
-        self.assertEqual([family for family, _ in calls],
-                         ['AF_INET6', 'AF_INET'])
-        self.assertRegex(calls[0][1], 'EAFNOSUPPORT .*INJECTED')
-
-    def test_ipv6_switched_off(self):
-        """As in many containers: the kernel has IPv6, and no address for it.
-        The server is in a network namespace of its own, our client too."""
-        self.need('iproute2', 'ip')
-        server = Server(self, '-p', '0', under=(
-            *self.unshare('--net'), 'sh', '-c',
-            'ip link set lo up && '
-            'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6 && exec "$@"',
-            'sh'))
-        self.assertEqual(server.where, f'*:{server.port}')
-        enter = ['nsenter', '--target', str(server.pid), '--net']
-        if os.geteuid() != 0:
-            enter += ['--user', '--preserve-credentials']
-        for host, status, says in (('::1', 1, ''), ('127.0.0.1', 0, 'pong\n')):
-            client = self.start(*enter, 'sh', '-c',
-                                r'printf "ping\nquit\n" | "$@" 2>/dev/null',
-                                'sh', program('client'), host, server.port)
-            self.assertEqual(self.see_end(client), (says, status))
-        self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
 
 
 if __name__ == '__main__':

@@ -63,66 +63,6 @@ def test_descriptors():
         server.stop()
 
 
-def test_descriptors_gone_in_accept():
-    """More descriptors were inherited than the server knows of, so that accept()
-    itself finds none: one line, no busy loop, and on when there is one."""
-    taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(15)]
-    for descriptor in taken:
-        os.set_inheritable(descriptor, True)
-    program = os.path.join(os.environ.get("PROGRAMS", "."), "server")
-    process = subprocess.Popen(
-        [program, "-p", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-        close_fds=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 6, ) * 2))
-    try:
-        for descriptor in taken:
-            os.close(descriptor)
-        process.stdout.readline()
-        port = int(process.stdout.readline().split(b",")[0].rsplit(b":")[-1])
-        served = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(2)]
-        for client in served:
-            ping(client)
-        # Connections come until accept() fails, and no more: those would be in
-        # the backlog, take the descriptors that get free, and have it fail again.
-        others = []
-        while not select.select([process.stderr], [], [], 0)[0]:
-            check(len(others) < 20, "as many as come are served")
-            others.append(socket.create_connection(("127.0.0.1", port), 5))
-            others[-1].sendall(b"ping\n")
-            select.select([process.stderr, others[-1]], [], [], PATIENCE)
-        line = process.stderr.readline()
-        check(line == b"Fail to connect, accept: Too many open files\n", line)
-
-        def cpu():
-            with open(f"/proc/{process.pid}/stat", encoding="ascii") as stat:
-                fields = stat.read().rsplit(")", 1)[1].split()
-            return int(fields[11]) + int(fields[12])
-
-        before = cpu()
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            for client in served:
-                ping(client)
-            time.sleep(0.05)  # the second itself is what is measured
-        check(not select.select([process.stderr], [], [], 0)[0], "said more than once")
-        check(cpu() - before < 20, "busy while out of descriptors:", cpu() - before, "% of a CPU")
-        for client in others + served[1:]:
-            client.close()
-        began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", port), 5) as client:
-            ping(client)
-        in_time(began, 1, "service")
-        ping(served[0])
-        served[0].close()
-        process.send_signal(signal.SIGTERM)
-        check(process.wait(5) == 0, "exit status")
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
-
-
 def test_descriptors_gone_at_the_stop():
     """accept() finds no descriptor when the stop comes. The client in the backlog
     has sent its request: it is answered as soon as another one has left."""

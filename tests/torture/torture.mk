@@ -51,7 +51,7 @@ $(FUZZ)/handler.o: handler.c handler.h
 	$(SHORT) 'clang -c $<'
 	$(Q)$(FUZZ_CC) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
 
-$(FUZZ)/%: tests/torture/fuzz_%.c tests/torture/fuzz_program.h $(FUZZ)/handler.o server.c client.c
+$(FUZZ)/%: tests/torture/fuzz_%.c tests/torture/fuzz_program.h $(FUZZ)/handler.o server.c client.c $(wildcard lab-notes/programs/segments.c)
 	$(SHORT) 'clang -o $@ $<'
 	$(Q)$(FUZZ_CC) $(WARNINGS) \
 	    -fsanitize=fuzzer,address,undefined -o $@ $< \

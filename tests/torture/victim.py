@@ -154,41 +154,15 @@ class Server:
             raise
 
     def find_port(self):
-        """-q: nobody says which port, so /proc does. None for a path."""
-        if self.path:
-            eventually(self.listens_at_path, self.path)
-            return None
+        """-q: nobody says which port, so ss(8) does. None for a path."""
 
         def look():
             check(self.process.poll() is None, "the server ended")
-            inodes = set()
-            for name in os.listdir(f"/proc/{self.pid}/fd"):
-                try:
-                    inodes.add(os.readlink(f"/proc/{self.pid}/fd/{name}"))
-                except OSError:
-                    pass
-            for table in ("tcp6", "tcp"):
-                try:
-                    with open(f"/proc/net/{table}", encoding="ascii") as rows:
-                        for row in list(rows)[1:]:
-                            word = row.split()
-                            if word[3] == "0A" and f"socket:[{word[9]}]" in inodes:
-                                return int(word[1].rsplit(":", 1)[1], 16)
-                except OSError:
-                    pass
-            return None
+            shown = subprocess.run(["ss", "-Hltxnp"], stdout=subprocess.PIPE, check=True).stdout
+            return re.search(rb"(:\d+)?\s+\S+\s+users:.*\bpid=%d," % self.pid, shown)
 
-        return eventually(look, "a listening socket")
-
-    def listens_at_path(self):
-        """The file is there from bind() on: it takes a listen(), too, to be
-        connected to. __SO_ACCEPTCON tells."""
-        with open("/proc/net/unix", encoding="utf-8", errors="replace") as rows:
-            for row in rows:
-                word = row.split()
-                if word[7:] == [self.path] and int(word[3], 16) & 0x10000:
-                    return True
-        return False
+        port = eventually(look, "a listening socket")[1]
+        return int(port[1:]) if port else None
 
     def __enter__(self):
         return self
