@@ -30,6 +30,19 @@
 
 #define PATIENCE_MS patience_ms()
 
+/* Threads that a program has without having started them. ThreadSanitizer
+ * starts one with the first of the program's own. */
+#define OWN_THREADS 0
+#ifdef __SANITIZE_THREAD__
+#undef OWN_THREADS
+#define OWN_THREADS 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#undef OWN_THREADS
+#define OWN_THREADS 1
+#endif
+#endif
+
 /* ---- Checks ------------------------------------------------------------- */
 
 /* Each ends the test as failed if it does not hold. The last two show what came

@@ -374,6 +374,35 @@ static void the_connection_is_reset(void)
     (void)close(listening);
 }
 
+/* What it says still arrives, but `quit` did not reach it: no good end. */
+static void a_server_that_reads_no_more(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = scratch("deaf");
+    const char *argv[] = {"client", "-U", path, NULL};
+    int listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    struct program client;
+    char line[256];
+    int accepted;
+
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    CHECK_EQUAL(bind(listening, (struct sockaddr *)&address, sizeof address),
+                0);
+    CHECK_EQUAL(listen(listening, 1), 0);
+    CHECK(start(&client, argv));
+    CHECK(next_line(client.errors, line, sizeof line));
+    accepted = accept(listening, NULL, NULL);
+    CHECK_EQUAL(shutdown(accepted, SHUT_RD), 0);
+    CHECK(type(&client, "quit\n"));
+    if (getenv("WRAPPER") == NULL) /* its sending thread gives up */
+        CHECK(becomes(client.pid, "task", OWN_THREADS + 1));
+    CHECK(send_text(accepted, "bye\n"));
+    (void)close(accepted);
+    CHECK(next_line_is(client.output, "bye"));
+    CHECK(last_words(&client, "Connection closed by foreign host.", 1));
+    (void)close(listening);
+}
+
 static void refused(void)
 {
     const char *path = scratch("nobody");
@@ -683,6 +712,7 @@ int main(int argc, char **argv)
         {"the_second_address_answers", the_second_address_answers},
         {"the_server_is_gone", the_server_is_gone},
         {"the_connection_is_reset", the_connection_is_reset},
+        {"a_server_that_reads_no_more", a_server_that_reads_no_more},
         {"refused", refused},
         {"an_unknown_host", an_unknown_host},
         {"an_unknown_service", an_unknown_service},

@@ -19,14 +19,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_THREAD__)
-#define THREAD_SANITIZER
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define THREAD_SANITIZER
-#endif
-#endif
-
 #define PATH_MISUSE \
     "server: -U: needs a path, and no address or port (-4, -6, -b, -p)"
 #define USAGE                                                               \
@@ -115,11 +107,7 @@ static int descriptors_at_rest(const struct program *server)
 static int threads_at_rest(const struct program *server)
 {
     CHECK_EQUAL(count_in_proc(server->pid, "task"), 1);
-#ifdef THREAD_SANITIZER
-    return 2;
-#else
-    return 1;
-#endif
+    return OWN_THREADS + 1;
 }
 
 /* A program that fails at the start: what it says, that it says nothing on

@@ -123,6 +123,8 @@ CLIENT = [
     ("end_of_input_is_a_half_close", "shutdown(socket, SHUT_WR);", ""),
     ("end_of_input_is_a_half_close", "    all_said = true;\n    shutdown", "    shutdown"),
     ("quit_in_every_shape", "return all_said ? EXIT_SUCCESS : EXIT_FAILURE", "return EXIT_SUCCESS"),
+    ("a_server_that_reads_no_more", "errno == EPIPE || ", ""),
+    ("a_server_that_reads_no_more", "            all_said = false;\n", ""),
     ("stopped_and_continued", "else if (errno != EINTR)\n            fail(", "else\n            fail("),
     ("silence_has_a_limit", "error == EINPROGRESS ||", ""),
     ("silence_has_a_limit", "error == EINPROGRESS || error == EAGAIN", "error == EINPROGRESS"),
