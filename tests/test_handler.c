@@ -679,6 +679,41 @@ static void a_hundred_are_shown(void)
     free(flood);
 }
 
+/* A screen that loses its first line, as a full disk may have it. */
+static ssize_t write_but_the_first(void *cookie, const char *bytes,
+                                   size_t length)
+{
+    FILE **screen = cookie;
+    FILE *to = *screen;
+
+    if (*bytes == 'U' && ftell(to) == 0 && fputc('.', to) == '.')
+        return 0; /* fopencookie(3): an error */
+    return (ssize_t)fwrite(bytes, 1, length, to);
+}
+
+static void a_line_that_the_screen_loses_is_counted(void)
+{
+    struct conversation talk;
+    FILE *screen;
+
+    open_conversation(&talk, SOCK_STREAM);
+    screen = talk.terms.screen;
+    talk.terms.screen = fopencookie(
+        &screen, "w", (cookie_io_functions_t){.write = write_but_the_first});
+    CHECK(talk.terms.screen != NULL);
+    (void)setvbuf(talk.terms.screen, NULL, _IOLBF, BUFSIZ);
+    begin(&talk);
+    CHECK(send_text(talk.ours, "foo\nbar\n"));
+    (void)shutdown(talk.ours, SHUT_WR);
+    CHECK(has_ended(&talk));
+    (void)fclose(talk.terms.screen);
+    talk.terms.screen = screen;
+    (void)fflush(screen);
+    CHECK_TEXT(talk.screen, ".Unsupported command: bar\n"
+                            "Unsupported commands not shown: 1\n");
+    close_conversation(&talk);
+}
+
 /* handler.h: "NULL: nobody looks". The client is told all the same. */
 static void without_a_screen_the_client_is_told(void)
 {
@@ -1030,6 +1065,8 @@ int main(int argc, char **argv)
          a_client_that_sends_slowly_is_let_go},
         {"a_flood_does_not_fill_the_screen", a_flood_does_not_fill_the_screen},
         {"a_hundred_are_shown", a_hundred_are_shown},
+        {"a_line_that_the_screen_loses_is_counted",
+         a_line_that_the_screen_loses_is_counted},
         {"without_a_screen_the_client_is_told",
          without_a_screen_the_client_is_told},
         {"the_stop_answers_what_has_arrived",
