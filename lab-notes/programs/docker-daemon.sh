@@ -3,7 +3,7 @@
 # anybody's firewall. It makes an image "nginx" itself, of nothing but busybox's
 # web server, so it needs no network; it ends, and tidies up, at Ctrl-C.
 #
-#     lab-notes/programs/docker-daemon.sh [new directory]          (build/docker)
+#     lab-notes/programs/docker-daemon.sh [new directory]     (/tmp/docker-NUMBER)
 set -eu
 
 fail() {
@@ -17,10 +17,10 @@ for program in dockerd docker busybox; do
         fail "no $program; try: apt install docker.io busybox"
 done
 
-# It is removed at the end with all that is in it: so it must be ours alone.
-directory=${1:-build/docker}
-[ ! -e "$directory" ] || fail "$directory exists; remove it, or name a new one"
-mkdir -p "$directory"
+# It is removed at the end with all that is in it: so it must be ours alone. It
+# is in /tmp since other users, too, have to get to the socket.
+directory=${1:-/tmp/docker-$(shuf -n 1 -i 10000-99999)}
+mkdir "$directory" || fail "$directory: name a new directory"
 directory=$(cd "$directory" && pwd)
 # The kernel's limit for the path of a socket; containerd's is the longest here.
 if [ ${#directory} -gt 60 ]; then
@@ -75,5 +75,5 @@ tar -C "$directory/root" -c . |
     docker import -c 'CMD ["/bin/busybox", "httpd", "-f", "-h", "/srv"]' \
         - nginx > "$directory/imported"
 
-echo "Docker daemon at $(realpath --relative-to=. "$socket"), image nginx is there"
+echo "Docker daemon at $socket, image nginx is there"
 wait "$daemon"
