@@ -35,12 +35,11 @@
 #define REQUEST_LIMIT (DEPTH_MAXIMUM * 8)
 #define REPLY_LIMIT (DEPTH_MAXIMUM * 8)
 
-#define CONNECTIONS_MAXIMUM 1000000
 #define SECONDS_MAXIMUM 3600
 
 /* One source address has 28,232 ports to one destination, as Linux comes
- * (net.ipv4.ip_local_port_range). All of 127/8 is ours, so we take several. */
-#define SOURCE_ADDRESSES 16
+ * (net.ipv4.ip_local_port_range). */
+#define CONNECTIONS_MAXIMUM 28000
 
 #define EVENTS 256
 #define SILENCE_MS 5000
@@ -291,31 +290,6 @@ static struct usage look_at_server(const struct load *load)
 
 /* ---- Connections ---------------------------------------------------------*/
 
-/* 127.0.0.1, 127.0.0.2 and so on, in turn. Without IP_BIND_ADDRESS_NO_PORT the
- * kernel would pick the port in bind(), when it does not know the destination,
- * and could not use one port for two of them. */
-static void bind_source(const struct load *load, int socket)
-{
-    struct sockaddr_in source = {.sin_family = AF_INET};
-    int yes = 1;
-
-    source.sin_addr.s_addr =
-        htonl(INADDR_LOOPBACK + load->opened % SOURCE_ADDRESSES);
-    (void)setsockopt(socket, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes,
-                     sizeof yes);
-    if (bind(socket, (const struct sockaddr *)&source, sizeof source) < 0)
-        fail("bind %s: %s", inet_ntoa(source.sin_addr), strerror(errno));
-}
-
-static bool is_loopback(const struct sockaddr_storage *address)
-{
-    struct sockaddr_in four;
-
-    memcpy(&four, address, sizeof four);
-    return four.sin_family == AF_INET &&
-           ntohl(four.sin_addr.s_addr) >> 24 == 127;
-}
-
 /* Connects one line, blocking: on this machine the handshake is done before
  * connect() returns. SO_SNDTIMEO bounds that, too (socket(7)), should the
  * server's backlog be full. */
@@ -331,8 +305,6 @@ static void open_line(struct load *load, struct line *line)
     line->socket = socket(load->address.ss_family, SOCK_STREAM, 0);
     if (line->socket < 0)
         fail("socket, connection %u: %s", line->number, strerror(errno));
-    if (is_loopback(&load->address))
-        bind_source(load, line->socket);
     (void)setsockopt(line->socket, SOL_SOCKET, SO_SNDTIMEO, &patience,
                      sizeof patience);
     (void)setsockopt(line->socket, SOL_SOCKET, SO_RCVTIMEO, &patience,

@@ -13,16 +13,14 @@ import os
 import random
 import re
 import select
-import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
 
-from victim import (PROGRAMS, Server, Skip, check, converse, eventually, in_time, ping,
-                    receive_all, run, scratch)
+from victim import (Server, check, converse, eventually, in_time, ping, receive_all, run,
+                    scratch)
 
 MANY = int(os.environ.get("MANY", "1000"))
 SECONDS = float(os.environ.get("SECONDS", "3"))
@@ -310,60 +308,6 @@ def test_log_volume():
         check(log.count(b"Unsupported command: x\n") == 100, "shown:", log[:3000])
         check(b"\nUnsupported commands not shown: 1999900\n" in log, "miscounted:", log[-200:])
         return f"{len(flood)} bytes sent, {len(log)} bytes logged"
-
-
-def test_half_open():
-    """Peers whose machine is gone: connections that were established when every
-    further packet began to vanish. They hold their own threads, no more, and
-    with -w not for long. In a network namespace, so that our packets alone do."""
-    if os.getuid() != 0:
-        raise Skip("a network namespace needs root")
-    name = f"torture-{os.getpid()}"
-    inside = ["ip", "netns", "exec", name]
-    try:
-        made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
-    except FileNotFoundError as missing:
-        raise Skip("no ip(8), package iproute2") from missing
-    if made.returncode:
-        raise Skip(f"no network namespace: {made.stderr.decode().strip()}")
-    script = """
-import socket, subprocess, sys
-port = int(sys.argv[1])
-crowd = [socket.create_connection(("127.0.0.1", port)) for _ in range(200)]
-for member in crowd:
-    member.sendall(b"ping\\n")
-    assert member.recv(5) == b"pong\\n"
-print("established", flush=True)
-sys.stdin.readline()
-"""
-    try:
-        subprocess.run(inside + ["ip", "link", "set", "lo", "up"], check=True)
-        process = subprocess.Popen(
-            inside + [os.path.join(PROGRAMS, "server"), "-p", "0", "-w", "3"],
-            stdout=subprocess.PIPE)
-        try:
-            process.stdout.readline()
-            port = int(process.stdout.readline().split(b",")[0].rsplit(b":")[-1])
-            peers = subprocess.Popen(inside + ["/usr/bin/python3", "-c", script, str(port)],
-                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            try:
-                check(peers.stdout.readline() == b"established\n", "no connections")
-                check(len(os.listdir(f"/proc/{process.pid}/task")) == 201, "threads")
-                # Gone without a FIN: the only interface goes down.
-                subprocess.run(inside + ["ip", "link", "set", "lo", "down"], check=True)
-                eventually(lambda: len(os.listdir(f"/proc/{process.pid}/task")) == 1,
-                           "the end of the threads")
-                check(len(os.listdir(f"/proc/{process.pid}/fd")) == 4, "descriptors are left")
-            finally:
-                peers.kill()
-                peers.communicate()
-            process.send_signal(signal.SIGTERM)
-            check(process.wait(5) == 0, "exit status")
-        finally:
-            process.kill()
-            process.communicate()
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def test_quiet_survives_silently():

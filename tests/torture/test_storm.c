@@ -26,6 +26,7 @@
 #define WINDOW 200
 #define REQUESTS_AT_ONCE 20
 #define MOST_CLIENTS 1000
+#define MOST_AT_A_TIME 192
 
 /* A client that goes on sending after the signal. */
 #define PERSISTENT(number) ((number) % 100 == 0)
@@ -312,51 +313,29 @@ static long resident(pid_t pid)
     return pages < 0 ? -1 : pages * sysconf(_SC_PAGESIZE);
 }
 
-/* connect, ping, quit: the server hangs up. Sixty-four at a time, so that the
+/* connect, ping, quit: the server hangs up. Some at a time, so that the
  * threads' stacks are in use in turn. */
-static bool come_and_go(const struct program *server, int count)
+static bool come_and_go(const struct program *server, int count, int at_a_time)
 {
-    enum {
-        TOGETHER = 64
-    };
-    int together[TOGETHER];
+    int together[MOST_AT_A_TIME];
     char address[16];
 
-    for (int done = 0; done < count; done += TOGETHER) {
+    for (int done = 0; done < count; done += at_a_time) {
         /* Other addresses, or the ports would run out. */
         (void)snprintf(address, sizeof address, "127.0.0.%d",
-                       1 + done / TOGETHER % 200);
-        for (int i = 0; i < TOGETHER; i++) {
+                       1 + done / at_a_time % 200);
+        for (int i = 0; i < at_a_time; i++) {
             together[i] = connect_to(address, server->port);
             if (together[i] < 0 || !send_text(together[i], "ping\nquit\n"))
                 return false;
         }
-        for (int i = 0; i < TOGETHER; i++) {
+        for (int i = 0; i < at_a_time; i++) {
             if (!receives(together[i], "pong\n") || !receives_end(together[i]))
                 return false;
             (void)close(together[i]);
         }
     }
     return true;
-}
-
-/* More clients at once than come_and_go() has, so that the C library keeps, for
- * the threads to come, as many used stacks as it ever will. */
-static bool crowd_once(const struct program *server)
-{
-    int crowd[192];
-    bool all = true;
-
-    for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
-        crowd[i] = connect_to("127.0.0.1", server->port);
-        all = all && send_text(crowd[i], "ping\n") &&
-              receives(crowd[i], "pong\n");
-    }
-    for (size_t i = 0; i < sizeof crowd / sizeof *crowd; i++) {
-        all = all && send_text(crowd[i], "quit\n") && receives_end(crowd[i]);
-        (void)close(crowd[i]);
-    }
-    return all;
 }
 
 static void leaks(void)
@@ -372,11 +351,14 @@ static void leaks(void)
     CHECK(close(server.output) == 0);
     server.output = -1;
     descriptors = count_in_proc(server.pid, "fd");
-    CHECK(crowd_once(&server));
-    CHECK(come_and_go(&server, 2048));
+    /* More at once than follow, so that the C library keeps, for the threads to
+     * come, as many used stacks as it ever will: each waits for its client's
+     * end of file. */
+    CHECK(come_and_go(&server, MOST_AT_A_TIME, MOST_AT_A_TIME));
+    CHECK(come_and_go(&server, 2048, 64));
     CHECK(becomes(server.pid, "task", 1));
     before = resident(server.pid);
-    CHECK(come_and_go(&server, connections));
+    CHECK(come_and_go(&server, connections, 64));
     CHECK(becomes(server.pid, "task", 1));
     CHECK(becomes(server.pid, "fd", descriptors));
     after = resident(server.pid);
