@@ -139,7 +139,7 @@ static void accept_clients(void)
 {
     bool failing = false;
 
-    for (int after_stop = 0; after_stop < SOMAXCONN + 3;
+    for (int after_stop = 0; after_stop < SOMAXCONN + STOP_ROUNDS + 3;
          after_stop += stopping) {
         struct sockaddr_storage peer = {0};
         socklen_t length = sizeof peer;
