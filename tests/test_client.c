@@ -393,8 +393,10 @@ static void a_server_that_reads_no_more(void)
     CHECK(next_line(client.errors, line, sizeof line));
     accepted = accept(listening, NULL, NULL);
     CHECK_EQUAL(shutdown(accepted, SHUT_RD), 0);
+    if (getenv("WRAPPER") == NULL) /* its sending thread is there */
+        CHECK(becomes(client.pid, "task", OWN_THREADS + 2));
     CHECK(type(&client, "quit\n"));
-    if (getenv("WRAPPER") == NULL) /* its sending thread gives up */
+    if (getenv("WRAPPER") == NULL) /* and gives up */
         CHECK(becomes(client.pid, "task", OWN_THREADS + 1));
     CHECK(send_text(accepted, "bye\n"));
     (void)close(accepted);
