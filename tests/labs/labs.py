@@ -295,7 +295,7 @@ SOURCE_LINE = r"\b((?:server|handler|client)\.c)(?::|, line )(\d+)"
 MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 TOKEN = re.compile(
     r"(?P<address>\b\d+(?:\.\d+){3}\b|::(?:[0-9a-f]+(?![\w.]))?)"
-    r"|(?P<pointer>\b0x[0-9a-f]+\b)"
+    r"|(?P<pointer>\b0x[0-9a-fA-F]+\b)"
     r"|(?P<id>\b(?=[a-fA-F]*\d)(?=\d*[a-fA-F])[0-9a-fA-F]{8,}\b)"
     r"|(?P<line>(?:^|(?<=\.c:)|(?<=\.c, line ))\d+\b)"
     r"|(?P<number>(?<![A-Za-z_\d])\d+)"
@@ -348,11 +348,11 @@ class Numbers:
                 if token.lastgroup in ("line", "number"):
                     out += r"(?!\d)"
             elif name in self.known:
-                out += re.escape(self.known[name]) + r"(?![0-9a-f])"
+                out += re.escape(self.known[name]) + r"(?![0-9a-fA-F])"
             elif name in groups:
-                out += f"(?P={groups[name]})" + r"(?![0-9a-f])"
+                out += f"(?P={groups[name]})" + r"(?![0-9a-fA-F])"
             else:
-                any_such = {"pointer": "0x[0-9a-f]+", "id": "[0-9a-fA-F]{8,}"
+                any_such = {"pointer": "0x[0-9a-fA-F]+", "id": "[0-9a-fA-F]{8,}"
                             }.get(token.lastgroup, r"\d+")
                 if name:
                     groups[name] = f"n{len(groups)}"
