@@ -6,7 +6,8 @@
 A fault is a text that the source has exactly once, and what stands there instead.
 If the text is not found, the list is out of date, and that is an error. Each fault
 is built in a copy of its own, in build/mutants/, and only the suite of its file is
-run. The test that is named first must be the one that is named here.
+run. The test that is named first must be the one that is named here,
+or one of two where chance decides.
 """
 
 import concurrent.futures
@@ -80,7 +81,8 @@ SERVER = [
     ("at_most_two_clients", "connected >= limit", "connected > limit"),
     ("each_thread_gives_its_stack_back", "PTHREAD_CREATE_DETACHED", "PTHREAD_CREATE_JOINABLE"),
     ("a_thousand_clients_at_once", "pthread_attr_setstacksize(&thread_attributes, THREAD_STACK_BYTES) ||", ""),
-    ("both_families_on_one_socket", "    client->next->previous = client->previous;\n", ""),
+    ("both_families_on_one_socket|a_client_leaves_nothing_behind",
+     "    client->next->previous = client->previous;\n", ""),
     ("at_most_two_clients", "    connected--;\n", ""),
     ("the_log_to_the_letter", "fcntl(listening_socket, F_SETFL, O_NONBLOCK);", ""),
     ("stop_with_idle_clients", "pthread_kill(each->thread, SIGURG);", ";"),
@@ -123,7 +125,7 @@ CLIENT = [
     ("the_session", "newline != NULL ? newline : end", "end"),
     ("end_of_input_is_a_half_close", "shutdown(socket, SHUT_WR);", ""),
     ("end_of_input_is_a_half_close", "    all_said = true;\n    shutdown", "    shutdown"),
-    ("quit_in_every_shape", "return all_said ? EXIT_SUCCESS : EXIT_FAILURE", "return EXIT_SUCCESS"),
+    ("the_server_is_gone", "return all_said ? EXIT_SUCCESS : EXIT_FAILURE", "return EXIT_SUCCESS"),
     ("a_server_that_reads_no_more", "errno == EPIPE || ", ""),
     ("a_server_that_reads_no_more", "            all_said = false;\n", ""),
     ("stopped_and_continued", "else if (errno != EINTR)\n            fail(", "else\n            fail("),
@@ -132,7 +134,7 @@ CLIENT = [
     ("silence_has_a_limit", "    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);\n", ""),
     ("silence_has_a_limit", "    setsockopt(candidate, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);\n", ""),
     ("input_that_fails", "while (descriptor >= 0 && descriptor <= STDERR_FILENO);", "while (0);"),
-    ("output_that_fails", "signal(SIGPIPE, SIG_IGN);", ""),
+    ("a_server_that_reads_no_more|output_that_fails", "signal(SIGPIPE, SIG_IGN);", ""),
     ("a_path_too_long", "strlen(path) >= sizeof", "strlen(path) > sizeof"),
     ("client_usage_errors", "number < 1 ||", ""),
     ("client_usage_errors", "|| number > most", ""),
@@ -185,7 +187,7 @@ def try_fault(number, name, suite, words, expected, text, instead):
         verdict = "SURVIVED"
     elif not named:
         verdict = "DID NOT BUILD\n" + said[-2000:]
-    elif expected != named[0] and not (" " in expected and expected in said):
+    elif named[0] not in expected.split("|") and not (" " in expected and expected in said):
         verdict = f"NOTICED BY {' '.join(named[:4])} instead of {expected}"
     else:
         shutil.rmtree(target)
