@@ -232,7 +232,7 @@ static void answer_lines(struct conversation *talk)
 
 /* ---- The socket --------------------------------------------------------- */
 
-/* Of a clock that nobody can set: CLOCK_REALTIME jumps with the date. */
+/* Nobody can set this clock. CLOCK_REALTIME jumps when the date is changed. */
 static long long milliseconds(void)
 {
     struct timespec now;

@@ -194,7 +194,7 @@ static void *serve(void *argument)
 {
     struct client *client = argument;
 
-    pthread_mutex_lock(&lock); /* start_thread() has its say first */
+    pthread_mutex_lock(&lock); /* start_thread() prints its line first */
     pthread_mutex_unlock(&lock);
     converse(client->socket, &terms);
     leave(client);
