@@ -1,5 +1,5 @@
 /*
- * client.c - a telnet for this server, or for any other that speaks lines.
+ * client.c - a telnet for this server, or for any other that answers lines.
  *
  * A conversation has two directions, and neither waits for the other: one
  * thread reads standard input and sends, the other receives and writes standard
@@ -53,7 +53,7 @@ static void fill_standard_descriptors(void);
 
 int main(int argc, char **argv)
 {
-    static int socket; /* not on main()'s stack: the thread may outlive main()*/
+    static int socket; /* not on the stack: the thread may outlive main() */
     pthread_t sender;
     int error;
 
@@ -105,9 +105,9 @@ static bool has_quit(const char *bytes, size_t count)
     return false;
 }
 
-/* send(2) may take less than it was given. False if the connection is broken:
- * the receiving thread learns of that, too, after the last bytes that did
- * arrive, and it is the one to tell. EAGAIN is SO_SNDTIMEO, which is meant for
+/* send(2) may take less than it was given. Returns false if the connection is
+ * broken: the receiving thread notices that, too, after the last bytes that
+ * arrived, and reports it. EAGAIN comes from SO_SNDTIMEO, which we set only for
  * connect(2). */
 static bool send_all(int socket, const char *bytes, size_t count)
 {
@@ -126,9 +126,9 @@ static bool send_all(int socket, const char *bytes, size_t count)
     return true;
 }
 
-/* The sending thread: standard input to the socket, as it is, to the end, and
- * then a half-close. "I have no more to say" is not "good bye": the replies
- * still come. */
+/* The sending thread: copies standard input to the socket, as it is. At its end
+ * it half-closes. "I have no more to say" is not "good bye": the replies still
+ * come. */
 static void *send_input(void *argument)
 {
     int socket = *(int *)argument;
@@ -168,8 +168,8 @@ static void write_output(const char *bytes, size_t count)
     }
 }
 
-/* Receives until the server ends the conversation. Returns the exit status: it
- * is a good end only after we have said all. */
+/* Receives until the server ends the conversation. Returns the exit status:
+ * success only if we had said all before. */
 static int receive_output(int socket)
 {
     struct timeval wait = {.tv_sec = (time_t)idle_seconds}; /* 0: for ever */
@@ -235,7 +235,7 @@ static void split(const struct sockaddr *address, socklen_t length,
                 NI_NUMERICHOST | NI_NUMERICSERV);
 }
 
-/* Our end's five-tuple: the server prints the same one mirrored. */
+/* The five-tuple from our end. The server prints it with its own end first. */
 static void say_connected(int connected, const struct addrinfo *remote)
 {
     struct sockaddr_storage local;
@@ -250,7 +250,7 @@ static void say_connected(int connected, const struct addrinfo *remote)
 }
 
 /* A name may have several addresses, IPv6 and IPv4, and the server may listen
- * on one of them only. Each is tried in turn. The last failure is told. */
+ * on one of them only. We try each in turn, and report the last failure. */
 static int connect_to_host(void)
 {
     struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM};
@@ -300,8 +300,8 @@ static _Noreturn void fail(const char *what, const char *whom, int error)
 }
 
 /* With standard input closed (`<&-`) the socket would become descriptor 0, and
- * the client would send the server's own replies back to it. Read only: with
- * standard output closed, to write there must still fail. */
+ * the client would send the server's own replies back to it. Read only: if
+ * standard output was closed, a write to it must still fail. */
 static void fill_standard_descriptors(void)
 {
     int descriptor;
@@ -336,7 +336,7 @@ static _Noreturn void misuse(const char *what, const char *problem)
     exit(2);
 }
 
-/* The number that an option's value is. atoi(3) would read 12x8 as 12. */
+/* The value of an option as a number. atoi(3) would read 12x8 as 12. */
 static unsigned whole_number(const char *option, const char *text,
                              unsigned most)
 {

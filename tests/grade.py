@@ -32,7 +32,7 @@ def stage(title):
 
 def check(points, gate=''):
     """Makes a function a check of this stage. A failure ends with what its first line says.
-    When a gate fails, what comes behind it would tell nothing new, and is not run."""
+    When a gate fails, the checks behind it would tell nothing new, and are not run."""
     def add(run):
         name = run.__name__.replace('_', '-')
         CHECKS.append(Check(STAGES[-1], name, points, run.__doc__, run, gate))
@@ -93,9 +93,9 @@ dialogue(2, 'echo-bytes', 'Count bytes: a C string ends at its first NUL, char m
 dialogue(2, 'unsupported', 'A client waits for a reply: say which word was not understood: lab 01.',
          (b'foo\n', b'Unsupported command: foo\n'), (b' pings x\n', b'Unsupported command: pings\n'))
 dialogue(1, 'unprintable-word', 'Bytes that are not printable become \\xNN: they could repaint a '
-         'terminal: lab 10.', (b'a\x1b[2J\0\xe4~\n', b'Unsupported command: a\\x1b[2J\\x00\\xe4~\n'))
-dialogue(1, 'long-word', 'An unknown word is cut at 64 bytes: bound what strangers make you write: '
-         'lab 10.', (b'w' * 64 + b'\n', b'Unsupported command: ' + b'w' * 64 + b'\n'),
+         'terminal: lab 18.', (b'a\x1b[2J\0\xe4~\n', b'Unsupported command: a\\x1b[2J\\x00\\xe4~\n'))
+dialogue(1, 'long-word', 'An unknown word is cut at 64 bytes: limit what strangers make you write: '
+         'lab 18.', (b'w' * 64 + b'\n', b'Unsupported command: ' + b'w' * 64 + b'\n'),
          (b'w' * 65 + b'\n', b'Unsupported command: ' + b'w' * 64 + b'...\n'))
 dialogue(1, 'empty-lines', 'An empty line asks for nothing and gets nothing: lab 01.',
          (b'\n', b'\r\n', b'  \t \n', b'ping\n', b'pong\n'))
@@ -108,7 +108,7 @@ def case_counts(server):
         pass
     client.expect(b''.join(re.findall(b'Unsupported.*\n', client.came)) + b'end\n')
 
-dialogue(3, 'quit', 'At quit the server closes the connection, without a word: lab 01.',
+dialogue(3, 'quit', 'At quit the server closes the connection and sends no reply: lab 01.',
          (b'ping\n', b'pong\n'), (b'quit\n', END))
 
 stage('4: many clients')
@@ -125,11 +125,11 @@ def flooding_client(server):
     """When a client does not read, send() waits for it. Nobody else should have to: lab 10."""
     server.client().flood(b'echo ' + b'flood ' * 10 + b'\n', 200000)
     server.client().say(b'ping\n').expect(b'pong\n')
-    server.stop()  # what becomes of it when such a client leaves is asked in stage 6
+    server.stop()  # stage 6 asks what happens when such a client leaves
 
 @check(3)
 def others_stay(server):
-    """One client left, another lost its connection: two threads had one's variable: lab 15."""
+    """One client left, another lost its connection: two threads shared a variable: lab 15."""
     for _ in range(10):
         clients = [client.say(b'ping\n').expect(b'pong\n') for client in server.crowd(5)]
         clients.pop(0).say(b'quit\n').expect(END)
@@ -139,7 +139,7 @@ def others_stay(server):
 
 @check(3)
 def own_replies(server):
-    """Of 20 clients each gets its own replies: a buffer that threads share mixes them: lab 15."""
+    """Each of 20 clients gets its own replies: a buffer that threads share mixes them: lab 15."""
     with server.at_once():
         clients = server.crowd(20)
     for turn in range(400):
@@ -216,21 +216,21 @@ def client_resets(server):
         server.client().leave(reset=True)
     server.client().say(b'ping\n').expect(b'pong\n')
 
-dialogue(2, 'longest-line', 'A line has up to 4,095 bytes and \\n; the buffer needs room for it: lab 10.',
+dialogue(2, 'longest-line', 'A line has up to 4,095 bytes and \\n; the buffer needs room for it: lab 08.',
          *[(b'echo ' + b'x' * length + b'\n', b'x' * length + b'\n') for length in (4089, 4090)])
-dialogue(2, 'too-long-line', 'A line is longer than the buffer: say so once, skip it, go on: lab 10.',
+dialogue(2, 'too-long-line', 'A line is longer than the buffer: say so once, skip it, go on: lab 08.',
          *[(b'x' * length + b'\nping\n', b'Line too long, limit 4096 bytes\npong\n')
            for length in (4096, 4097, 1000000)])
 
 stage('7: the end')
 
-dialogue(3, 'half-close', 'End of file: the client sends no more, but it reads all replies: lab 07.',
+dialogue(3, 'half-close', 'End of file: the client sends no more, but it reads all replies: lab 10.',
          (b'echo to the end\n' * 2000, END, b'to the end\n' * 2000), (END,))
-dialogue(2, 'unfinished-line', 'At end of file a line without \\n is a request, too: lab 08.',
+dialogue(2, 'unfinished-line', 'At end of file a line without \\n is a request, too: lab 10.',
          (b'ping\necho the last', END, b'pong\nthe last\n'), (END,))
-dialogue(3, 'quit-unread', 'close() with unread input sends RST: shutdown() and read on, first: lab 07.',
+dialogue(3, 'quit-unread', 'close() with unread input sends RST: first shutdown(), and read on: lab 10.',
          (b'echo reply\n' * 1000 + b'quit\n' + b'unread\n' * 30000, b'reply\n' * 1000), (END,))
-dialogue(2, 'after-quit', 'Replies to what came before quit are owed; none to what follows: lab 07.',
+dialogue(2, 'after-quit', 'Replies to what came before quit are owed; none to what follows: lab 10.',
          (b'ping\necho last\nquit\nping\necho no\n', b'pong\nlast\n'), (END,))
 
 stage('8: for a long time')
@@ -258,7 +258,7 @@ def idle(server):
 
 @check(2)
 def full_house(server):
-    """Whoever finds no place waits, is told so or is closed; nobody else notices: lab 09."""
+    """A client that finds no place waits or is sent away. The others do not notice: lab 09."""
     if not server.limit:
         server.start_with_few_descriptors(20)
     inside = [client.say(b'ping\n').expect(b'pong\n') for client in server.crowd(server.limit or 3)]
@@ -279,7 +279,7 @@ stage('bonus')
 
 @check(2)
 def sigterm(server):
-    """At SIGTERM a server answers what has arrived, and ends with exit status 0: lab 06."""
+    """At SIGTERM a server answers what has arrived, and ends with exit status 0: lab 10."""
     server.must_be_ours()
     client = server.client().say(b'ping\n').expect(b'pong\n').say(b'echo owed\n' * 1000)
     os.killpg(server.process.pid, signal.SIGTERM)
@@ -291,13 +291,13 @@ def sigterm(server):
 
 @check(1)
 def ipv6(server):
-    """An IPv6 socket without IPV6_V6ONLY serves clients at ::1 and at 127.0.0.1: lab 03."""
+    """An IPv6 socket without IPV6_V6ONLY serves clients at ::1 and at 127.0.0.1: lab 02."""
     server.must_be_ours()
     server.client('::1').say(b'ping\n').expect(b'pong\n')
 
 @check(2)
 def restart(server):
-    """Its old connections are in TIME_WAIT: bind() the same port with SO_REUSEADDR: lab 03."""
+    """Its old connections are in TIME_WAIT: bind() the same port with SO_REUSEADDR: lab 07."""
     server.must_be_ours()
     server.client().say(b'ping\n').expect(b'pong\n').say(b'quit\n').expect(END).leave()
     server.stop()

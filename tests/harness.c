@@ -28,7 +28,7 @@
 #define SHOWN_BYTES 72 /* of a text in a report; a longer one is cut */
 #define SHOWN_END 20
 #define USUAL_LINES 9    /* of a failed test's output */
-#define SHOWN_FAILURES 3 /* of a suite; of more only the names */
+#define SHOWN_FAILURES 3 /* of a suite; then only the names */
 #define SKIPPED 77       /* a test's exit status */
 #define LATE 76
 
@@ -42,7 +42,7 @@ static struct {
 } running[MOST_PROGRAMS];
 static int ended_errors = -1; /* of the last program that has ended */
 static char base[64];      /* the suite's directory, with one for each test */
-static char directory[80]; /* the test's own; it exists once it was needed */
+static char directory[80]; /* the test's own; scratch() makes it */
 
 /* The check that is being made, for the report of a test that does not end, and
  * what has been noted since it began. */
@@ -50,7 +50,7 @@ static char checking[512];
 static char *notes;
 static size_t notes_length;
 
-/* The last bytes that this thread of the test has sent: of many both ends. */
+/* The last bytes that this thread has sent. If they are many: both ends. */
 static _Thread_local char last_sent[SHOWN_BYTES];
 static _Thread_local size_t last_sent_length;
 
@@ -87,7 +87,7 @@ static void show_part(FILE *to, const char *bytes, size_t length)
     (void)fputc('"', to);
 }
 
-/* Bytes as a C string; of many the beginning and the end, which is before
+/* Bytes as a C string. If they are many: the beginning, and the part before
  * `end`. */
 static void show(FILE *to, const char *label, const char *bytes,
                  const char *end, size_t length)
@@ -180,8 +180,8 @@ _Noreturn void skip(const char *reason)
     _exit(SKIPPED);
 }
 
-/* What a program has written to its standard error and nobody has read: the
- * last lines of it. */
+/* The last lines that a program wrote to its standard error and that nobody
+ * has read. */
 static void print_words(int errors)
 {
     long lines = setting("LINES", USUAL_LINES) / 3;
@@ -298,8 +298,8 @@ static void close_on_exec(void)
     (void)closedir(entries);
 }
 
-/* In the child: only what the program is to have, and the default signals. If
- * the test ends before it, so does the program. */
+/* In the child: becomes the program, with three descriptors and the default
+ * signals. If the test ends first, the kernel ends the program. */
 static _Noreturn void become(char *words[], int input, int output, int errors)
 {
     (void)dup2(input, STDIN_FILENO);
@@ -325,8 +325,7 @@ bool start(struct program *program, const char *const argv[])
             note("pipe: %s", strerror(errno));
             return false;
         }
-        /* Nobody else's child may hold an end: an end of file would not come.
-         */
+        /* If another child held an end, no end of file would come. */
         (void)fcntl(pipes[i][0], F_SETFD, FD_CLOEXEC);
         (void)fcntl(pipes[i][1], F_SETFD, FD_CLOEXEC);
     }
@@ -749,8 +748,8 @@ static void on_bound(int number)
     _exit(LATE);
 }
 
-/* In the test's own process, which leads a process group of its own. All in it
- * can be ended with one kill(2). */
+/* Runs in the test's own process, which leads a process group of its own: one
+ * kill(2) ends all of it. */
 static _Noreturn void be_a_test(const struct run *run)
 {
     CU_pSuite suite;
@@ -783,7 +782,7 @@ static _Noreturn void be_a_test(const struct run *run)
         failed = true;
     }
     clean_up();
-    /* Not by exit(3): what a failed test has not freed is no leak. */
+    /* Not exit(3): memory that a failed test did not free is no leak. */
     if (failed) {
         (void)fflush(NULL);
         _exit(EXIT_FAILURE);
@@ -804,8 +803,8 @@ static void begin_test(struct run *run)
     (void)setpgid(run->pid, run->pid);
 }
 
-/* True if the test has ended. One that does not even end itself at its bound,
- * is ended a second later. */
+/* True if the test has ended. If it does not end itself at its bound, we end it
+ * a second later. */
 static bool has_ended(struct run *run)
 {
     int status;
@@ -915,8 +914,8 @@ int run_suite(const char *name, const struct test *tests, int argc, char **argv)
         if (is_wanted(tests->name, argc, argv))
             runs[run_count++].test = tests;
     (void)signal(SIGPIPE, SIG_IGN);
-    /* A script's background job ignores the first two, what nohup(1) starts the
-     * third, and so would all that we start. */
+    /* In a script's background job the first two are ignored, under nohup(1)
+     * the third. What we start would inherit that. */
     (void)signal(SIGINT, SIG_DFL);
     (void)signal(SIGQUIT, SIG_DFL);
     (void)signal(SIGHUP, SIG_DFL);

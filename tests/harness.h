@@ -3,8 +3,8 @@
  * sockets to talk to them, and a bound on every wait.
  *
  * Nothing here sleeps to give something time to happen. Each function waits for
- * the thing itself, and gives up after PATIENCE_MS, which is long because it
- * passes only where a test fails.
+ * the thing itself, and gives up after PATIENCE_MS. That is long, but only a
+ * test that fails waits so long.
  *
  * Each test runs in a process of its own, several at once. Its first failed
  * CHECK ends it. Functions that return bool leave a note of what was expected
@@ -69,7 +69,7 @@ bool is_bytes(const char *came, size_t came_length, const char *expected,
 void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void begin_check(const char *file, int line, const char *text);
 
-/* Ends the test: it cannot be asked on this machine, for this reason. */
+/* Ends the test as skipped: this machine lacks what it needs. */
 _Noreturn void skip(const char *reason);
 void need_ipv6(void); /* or the test is skipped */
 
@@ -88,7 +88,7 @@ struct program {
 
 /* Starts `argv`, whose first word is "server" or "client" (looked for in
  * PROGRAMS, run under WRAPPER) or the path of another program. Words end with
- * NULL. False, with a failed assertion, if it can't be started. */
+ * NULL. False, with a note, if there is no pipe or process for it. */
 bool start(struct program *program, const char *const argv[]);
 
 /* Starts the server with these options (NULL at the end) and waits until it
@@ -118,12 +118,12 @@ int stop(struct program *program);
 bool ends(struct program *program, int status);
 bool stops(struct program *program);
 
-/* Ends whatever the test has left running, and removes its scratch directory:
- * between the rounds of a long test. At a test's end it happens anyway. */
+/* Ends whatever the test has left running, and removes its scratch directory.
+ * A long test calls it between rounds. At a test's end it happens anyway. */
 void clean_up(void);
 
 /* A path of this name in the test's own directory, which is removed with all
- * that is in it. The text is good until the next call but seven. */
+ * that is in it. The eighth call after this one overwrites the text. */
 const char *scratch(const char *name);
 
 /* ---- Sockets ------------------------------------------------------------ */
@@ -133,7 +133,7 @@ const char *scratch(const char *name);
 int connect_to(const char *address, int port);
 int connect_to_path(const char *path);
 
-/* All of it is sent, or false. */
+/* Sends all of it. False if that fails. */
 bool send_bytes(int socket, const char *bytes, size_t length);
 bool send_text(int socket, const char *text);
 
@@ -158,14 +158,13 @@ char *receive_all(int socket, size_t *length);
 long long now_ms(void);
 int patience_ms(void);
 
-/* A millisecond for the others. False when PATIENCE_MS have passed since
- * `since`. */
+/* Waits a millisecond. False when PATIENCE_MS have passed since `since`. */
 bool still_patient(long long since);
 
 /* How many entries /proc/PID/NAME has ("fd", "task"), or -1. */
 int count_in_proc(pid_t pid, const char *name);
 
-/* Waits until there are exactly so many. If not, something leaks. */
+/* Waits until there are exactly so many. False after PATIENCE_MS: a leak. */
 bool becomes(pid_t pid, const char *name, int count);
 
 /* `count` divided by LOAD, at least 1. */

@@ -1,12 +1,12 @@
 /*
  * datagrams.c - answers ping and echo without connections.
  *
- * Compare server.c: here is no listen(), no accept() and no thread. One socket
- * hears everybody. recvfrom() tells who sent a datagram, sendto() answers.
- * A sender's address can be forged. So errors are never answered: two servers
- * would answer each other's errors for ever. No reply is longer than its
- * request and a newline: nobody can make us send a victim more than he sends
- * us. And a flood of what we only log can fill the disk under a log file.
+ * Compare server.c: there is no listen(), no accept() and no thread here. One
+ * socket hears everybody. recvfrom() tells who sent a datagram, sendto()
+ * answers. A sender's address can be forged. So errors are never answered: two
+ * servers would answer each other's errors for ever. No reply is longer than
+ * its request and a newline: nobody can make us send a victim more than he
+ * sends us. One danger is left: a flood that we log can fill the disk.
  */
 #include "handler.h"
 #include <arpa/inet.h>
@@ -74,7 +74,7 @@ int main(int argc, char **argv)
 static void answer_datagrams(void)
 {
     for (int late = 0; late < 10000; late += stopping) {
-        char datagram[LINE_LIMIT + 1]; /* one more: it may be too long */
+        char datagram[LINE_LIMIT + 1]; /* one more: to see if it is too long */
         ssize_t length;
 
         from_length = sizeof from;
@@ -112,11 +112,12 @@ static void answer(const char *datagram, size_t length)
         send_reply(reply, reply_length);
 }
 
-/* On a Unix domain socket a receiver with a full queue makes sendto() wait, and
- * all others with us. It gets a moment to read. After a failure nobody gets
- * one, until a reply has left again. One harm has no cure: a reply to a path
- * lies in our own send buffer until it is read. A receiver that has called
- * connect() can fill it: then nobody is answered, until it reads or leaves. */
+/* On a Unix domain socket sendto() waits if the receiver's queue is full, and
+ * all the others wait with us. So the receiver gets a moment (100 ms) to read.
+ * After a failure we do not wait at all, until a reply gets out again. One harm
+ * has no cure: unread replies to a path lie in our own send buffer. A receiver
+ * that has called connect() can fill it. Then we answer nobody until it reads
+ * or leaves. */
 static void send_reply(const char *reply, size_t length)
 {
     static int flags;
@@ -146,9 +147,9 @@ static void log_datagram(const char *why)
                four ? four : host, ntohs(from.internet.sin6_port), why);
 }
 
-/* From now on recvfrom() waits for a microsecond only, also one that waits now
- * (SA_RESTART). Under O_NONBLOCK sendto() would not wait either. Somebody may
- * go on sending, so we count: no queue holds 10,000. */
+/* From now on recvfrom() waits for a microsecond only, even one that waits now
+ * (SA_RESTART). With O_NONBLOCK sendto() would not wait either. Somebody may go
+ * on sending, so we count: no queue holds 10,000. */
 static void on_stop(int number)
 {
     struct timeval limit = {.tv_usec = 1};

@@ -4,7 +4,6 @@
     model.py                  compare, check, and try each mutant
     model.py story MUTANT     the shortest way to its failure, in lines of server.c
     model.py story SED        the same for the model that this sed script makes
-    model.py replay           two of these ways, forced upon the real program
 
 A mutant takes one line out of the model, or moves it. Spin has to find fault
 with each. What the model quotes (//@) must be in the function of that name, in

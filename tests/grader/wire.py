@@ -16,7 +16,7 @@ import termios
 import threading
 import time
 
-END = None          # end of file. To send it is to half-close.
+END = None          # end of file; sending it half-closes the connection
 SECONDS = 75        # for all checks together
 START_SECONDS = 10  # until the server listens
 ENDING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -44,9 +44,9 @@ def c_string(data, width=64):
 
 
 def receive_queue(local, remote, family=socket.AF_INET):
-    """Recv-Q of the TCP socket with these two ends: bytes that its program has not read. If there
-    is none, but one that listens there: how many clients it has not accepted. sock_diag(7) tells,
-    as it does ss(8). 0 if the socket is on another machine, or this one is not Linux."""
+    """Recv-Q of the TCP socket with these two ends: bytes that its program has not read. If only a
+    listening socket is there: how many clients it has not accepted. We ask sock_diag(7), as ss(8)
+    does. 0 if the socket is on another machine, or this one is not Linux."""
     if not hasattr(socket, 'AF_NETLINK'):
         return 0
     ends = [socket.inet_pton(family, host.partition('%')[0]) for host, port in (local, remote)]
@@ -157,11 +157,11 @@ class Client:
                  f'came      {c_string(self.came) if self.came else ""}'
                  f'{", then " if self.came and self.ending else ""}{self.ending}']
         if 'RST' in self.ending:
-            lines += ['RST: it closed the socket, or ended, while bytes of ours were unread or under way.']
+            lines += ['RST: it closed the socket, or ended, while it had not read all our bytes.']
         elif self.came and at < len(wanted):
-            lines += [f'They part at byte {at}, where {c_string(wanted[at:at + 10])} was expected.']
+            lines += [f'They differ at byte {at}, where {c_string(wanted[at:at + 10])} was expected.']
         elif self.came and wanted:
-            lines += [f'They part at byte {at}, where the reply should end.']
+            lines += [f'They differ at byte {at}, where the reply should end.']
         return Failure(*lines[not sent:])
 
     def leave(self, reset=False):
@@ -186,7 +186,7 @@ class Server:
         return max(0.01, min(5, left, max(1, left / self.checks_left)))
 
     def until(self, condition, seconds=None):
-        """Waits until the condition holds. Returns whether it came to hold in time."""
+        """Waits until the condition is true. Returns False if that takes too long."""
         end = time.monotonic() + (seconds or self.patience())
         while not condition():
             if time.monotonic() > end:
@@ -195,7 +195,7 @@ class Server:
         return True
 
     def client(self, host=None):
-        """A new client. The first one is that which found out whether the server listens."""
+        """A new client. The first one has connected already, to see whether the server listens."""
         client = self.first if self.first and not host else Client(self, host or self.host)
         self.first = None
         self.clients.append(client)
@@ -219,7 +219,7 @@ class Server:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
             if most_descriptors:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (most_descriptors, most_descriptors))
-        # Whoever ends this program between fork() and `self.process =` would leave a server behind.
+        # A signal between fork() and `self.process =` would leave a server behind.
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             self.process = subprocess.Popen(
@@ -269,7 +269,7 @@ class Server:
             self.process.wait()
 
     def death(self):
-        """Lines about a server that is dead. A second death of the same kind is told in short."""
+        """Lines about a server that is dead. A second death of the same kind takes one line."""
         if not self.process or not self.until(lambda: self.process.poll() is not None, 0.2):
             return []
         status = self.process.returncode
@@ -338,8 +338,8 @@ class Server:
                 self.clients.remove(client)
 
     def must_rest(self):
-        """Nobody asks it for anything, so it should not work. This program does, as a measure: how
-        much a busy machine lets a program work is not known beforehand."""
+        """Nobody asks it for anything, so it should not work. This program works meanwhile, to measure
+        how much time a busy machine gives to one program."""
         before, start = self.footprint()['processor seconds'], time.thread_time()
         while (worked := time.thread_time() - start) < 0.4:
             hashlib.pbkdf2_hmac('sha256', b'nothing', b'', 10000)
@@ -349,7 +349,7 @@ class Server:
                           f'this program used {worked:.2f} s.')
 
     def start_with_few_descriptors(self, count):
-        """Starts it anew, with a limit of so many more than it has open now."""
+        """Starts it again, with a limit that is `count` above what it has open now."""
         self.must_be_ours()
         most = 1 + count + max([2] + [int(open_one) for pid, _ in self.processes()
                                       for open_one in descriptors(pid)])
