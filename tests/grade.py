@@ -201,7 +201,7 @@ def read_late(server):
 
 @check(3)
 def client_vanishes(server):
-    """Sending to a client that is gone raises SIGPIPE, which ends the process: lab 10."""
+    """Sending to a client that is gone raises SIGPIPE, which ends the process: lab 18."""
     server.client().flood(b'echo ' + b'vanish ' * 10 + b'\n', 200000)
     server.clients[-1].leave()
     for _ in range(30):
