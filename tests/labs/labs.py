@@ -5,6 +5,7 @@
     tests/labs/labs.py 03 07            two of them
     tests/labs/labs.py --show 03        print the transcripts as they come out now
     tests/labs/labs.py --lines          rewrite the sources' line numbers in them
+    tests/labs/labs.py --typed          rewrite their blocks of what is typed
     tests/labs/labs.py FILE.md          a lab somewhere else
 
 THE FORM OF A TRANSCRIPT
@@ -54,6 +55,8 @@ LINES THAT THE RUNNER READS
     Isolation: none, since ...                do not use namespaces
     <!-- wait: COMMAND -->                    between two blocks: go on when this
                                               shell command succeeds
+    <!-- holds: 20031 < 32768 -->             a relation of numbers that the lab
+                                              prints; also <= = >= >
     <!-- edit: DIRECTORY -->                  what the `diff` block below this
                                               line says is typed there
 
@@ -61,6 +64,9 @@ A person sees when a program is ready, and waits. The runner has to be told: it
 tries the COMMAND again and again. The numbers in it are replaced as they are in
 a command of the lab. The other lines may stand in a comment, too, if a reader
 of the lab does not need them.
+
+A block tagged `typed` shows what a reader types before he unfolds what comes: the
+typed lines of the console blocks in the <details> below it, and nothing else.
 
 `Tools:` before the first `##` heading is for the whole lab, below a heading for
 that part alone. What is missing skips the lab, or the part, by name; with
@@ -99,7 +105,7 @@ EXIT_SKIPPED_PARTS = 3
 EXIT_SKIPPED = 4
 
 KEYS = {"^C": "\x03", "^D": "\x04", "^Z": "\x1a", "^]": "\x1d", "^\\": "\x1c"}
-OTHER_BLOCKS = ("text", "mermaid", "c", "go", "diff", "json")
+OTHER_BLOCKS = ("typed", "text", "mermaid", "c", "go", "diff", "json")
 SOURCES_ONLY = ("server", "client", "build", ".git")
 
 
@@ -116,19 +122,23 @@ class Step:
     def __init__(self, where, terminal, kind, text):
         self.where = where  # line number in the lab
         self.terminal = terminal
-        self.kind = kind  # one of $ # > |, or wait or edit
+        self.kind = kind  # one of $ # > |, or wait, holds, edit
         self.text = text
         self.output = []
         self.next = None  # the next step in the same terminal
 
+    def typed(self):
+        """The lines of it that are typed, as the lab prints them."""
+        if self.terminal is None or self.kind == "|":
+            return []
+        return [(f"{self.terminal}{self.kind} {line}" if not i else "> " + line).rstrip()
+                for i, line in enumerate(self.text.split("\n"))]
+
     def shown(self):
         """The lines of the step as the lab prints them."""
-        mark = self.terminal + self.kind
         if self.kind == "|":
-            return [f"{mark} {line}".rstrip() for line in self.output]
-        first = [f"{mark} {line}" if not i else "> " + line
-                 for i, line in enumerate(self.text.split("\n"))]
-        return [line.rstrip() for line in first] + self.output
+            return [f"{self.terminal}| {line}".rstrip() for line in self.output]
+        return self.typed() + self.output
 
 
 class Part:
@@ -182,12 +192,14 @@ class Lab:
         self.fixed = {"1208"}
         self.isolated = True
         self.lines = {}  # line number of a source -> names of such sources
+        self.typed = []  # of each such block: its first line, what it has, what it should
         with open(path, encoding="utf-8") as file:
             self.read(file.read().expandtabs(8).split("\n"))
 
     def read(self, lines):
         terminals = set()
         fence = None
+        folded = False  # below a typed block, in its <details>
         before = above = ""
         for number, line in enumerate(lines, 1):
             part = self.parts[-1]
@@ -199,6 +211,12 @@ class Lab:
                     if tag == "console":
                         part.blocks.append(parse_transcript(
                             lines[start: number - 1], start + 1, terminals))
+                        if folded:
+                            self.typed[-1][2].extend(
+                                line for step in part.blocks[-1] if step.text
+                                for line in step.typed())
+                    if tag == "typed":
+                        self.typed.append((start, lines[start: number - 1], []))
                     edit = re.fullmatch(r"<!-- edit: (.*) -->", above.strip())
                     if tag == "diff" and edit:
                         part.blocks.append([Step(start, None, "edit", edit[1])])
@@ -213,6 +231,8 @@ class Lab:
                 self.parts.append(Part(line.lstrip("# "), level))
             else:
                 self.read_header(number, line, part)
+                folded = (folded or bool(self.typed) and "<details" in line) and \
+                    "</details" not in line
             if line.strip():
                 before = line
         if fence is not None:
@@ -230,15 +250,31 @@ class Lab:
     def read_header(self, number, line, part):
         tools = re.match(r"\W*Tools:[*\s]*(.*)", line)
         fixed = re.match(r"\W*Fixed numbers[^:]*:(.*)", line)
-        wait = re.fullmatch(r"<!-- wait: (.*) -->", line.strip())
-        if wait:
-            part.blocks.append([Step(number, None, "wait", wait[1])])
+        hidden = re.fullmatch(r"<!-- (wait|holds): (.*) -->", line.strip())
+        if hidden:
+            part.blocks.append([Step(number, None, hidden[1], hidden[2])])
         elif tools:
             part.tools += " " + tools[1]
         elif fixed:
             self.fixed.update(re.findall(r"\d+", fixed[1]))
         elif re.match(r"\W*Isolation\W+none\b", line):
             self.isolated = False
+
+    def check_typed(self):
+        """The blocks of what is typed are those lines of the transcripts below."""
+        for first, now, right in self.typed:
+            if now != right:
+                raise LabError(f"line {first}: not what is typed in the transcript "
+                               "below. `tests/labs/labs.py --typed` rewrites it")
+
+    def rewrite_typed(self):
+        """Writes the blocks of what is typed anew."""
+        with open(self.path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+        for first, now, right in reversed(self.typed):
+            lines[first: first + len(now)] = right
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines))
 
     def rewrite_lines(self, moved):
         """Puts new line numbers of the sources into the file."""
@@ -703,9 +739,19 @@ class Session:
             raise LabError(f"line {step.where}: the diff does not fit:\n"
                            + done.stdout)
 
+    def holds(self, step):
+        """Compares two numbers that the lab has printed, as they came."""
+        now = self.numbers.in_command(step.text)
+        left, relation, right = re.fullmatch(r"(\d+) (<|<=|=|>=|>) (\d+)", now).groups()
+        true = {"<": int.__lt__, "<=": int.__le__, "=": int.__eq__, ">=": int.__ge__,
+                ">": int.__gt__}[relation](int(left), int(right))
+        if not true:
+            raise LabError(f"line {step.where}: {step.text} does not hold: {now}")
+
     def do(self, step):
         if step.terminal is None:
-            (self.wait_until if step.kind == "wait" else self.edit)(step)
+            {"wait": self.wait_until, "edit": self.edit, "holds": self.holds
+             }[step.kind](step)
             return
         if step.kind in "$#":
             terminal = self.open(step.terminal)
@@ -801,6 +847,7 @@ def do_lab(path, directory, show, rewrite):
     status for it."""
     try:
         lab = Lab(path)
+        lab.check_typed()
         blocks, skipped = lab.plan()
         for title, absent in skipped:
             part = f", part \"{title}\"" if title else ""
@@ -888,10 +935,16 @@ def main():
                         help="print the transcripts as they come out")
     parser.add_argument("--lines", action="store_true", help="rewrite the line "
                         "numbers of the sources in the labs")
+    parser.add_argument("--typed", action="store_true",
+                        help="rewrite their blocks of what is typed")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
 
+    if options.typed:
+        for path in find_labs(options.labs):
+            Lab(path).rewrite_typed()
+        return
     if options.inside:
         if options.inside == "namespaces":
             bring_loopback_up()

@@ -51,6 +51,44 @@ class RunnerTest(unittest.TestCase):
         return words
 
 
+class Typed(unittest.TestCase):
+    """What a reader types stands above the fold; what comes stands in it."""
+
+    LAB = """# A lab
+
+```typed
+a$ echo 10001
+{}
+```
+
+<details><summary>What comes</summary>
+
+```console
+a$ echo 10001
+10001
+a$ cat
+a> ^D
+```
+<!-- holds: 10001 {} 20002 -->
+
+</details>
+"""
+
+    def test_the_same_lines_pass(self):
+        status, words = run(self.LAB.format("a$ cat\na> ^D", "<"))
+        self.assertEqual(status, 0, words)
+
+    def test_another_line_fails(self):
+        status, words = run(self.LAB.format("a$ cat", "<"))
+        self.assertEqual(status, 1, words)
+        self.assertIn("line 3: not what is typed", words)
+
+    def test_a_relation_fails(self):
+        status, words = run(self.LAB.format("a$ cat\na> ^D", "="))
+        self.assertEqual(status, 1, words)
+        self.assertIn("10001 = 20002 does not hold", words)
+
+
 class Output(RunnerTest):
     def test_right_output_passes(self):
         self.passes("a$ echo one; echo two", "one", "two")
