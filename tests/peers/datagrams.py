@@ -210,13 +210,13 @@ class StartAndStop(Case):
                          (status, '', errors))
 
     def test_a_port_and_a_path_have_one_server(self):
-        in_use = 'Fail to start server, bind: Address already in use\n'
+        in_use = 'Fail to start server, bind {}: Address already in use\n'.format
         self.serve()
-        self.fails(1, in_use, '-p', str(self.port))
+        self.fails(1, in_use(self.port), '-p', str(self.port))
         self.stop()
         self.serve_path()
-        self.fails(1, in_use, '-U', self.where)
-        self.fails(1, in_use, '-U', self.directory)
+        self.fails(1, in_use(self.where), '-U', self.where)
+        self.fails(1, in_use(self.directory), '-U', self.directory)
         self.stop()
 
     def test_bad_usage(self):
