@@ -14,5 +14,5 @@ tools: all ## gdb stops where .vscode says
 
 .PHONY: datagrams-check
 
-datagrams-check: datagrams ## build/datagrams with nc, socat, ncat, bash and peers that never read
+datagrams-check: datagrams ## build/datagrams with peers that forge, flood and never read
 	$(Q)DATAGRAMS='$(DATAGRAMS)' $(OUTSIDE) tests/peers/datagrams.py

@@ -198,8 +198,6 @@ def torment_server(options, talk, fault, place):
         server.comes_to_rest(rest)
         server.stop()
         said = server.errors.all()
-        check(server.log.all().endswith(b"Server Stopped.\n"),
-              server.log.all()[-100:])
         check(re.fullmatch(rb"(Fail to|Connection from) [^\n]+\n|", said), "said", said)
         if "-U" in options and fault and fault[0] not in ("unlink", "lstat"):
             check(not os.path.exists(path), "the socket file is left")
@@ -423,8 +421,7 @@ def test_signal_just_before_the_call():
                 with server.connect():
                     came = receive_all(client)
                 check(came == REPLIES, "was answered", came, "not", REPLIES)
-            check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
-            check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
+            server.ends()
 
 
 def test_signal_in_another_thread():
@@ -437,8 +434,7 @@ def test_signal_in_another_thread():
                 eventually(lambda: waits_in(server.pid, "accept"), "a wait in accept()")
                 ping(client)
                 check(receive_all(client) == b"", "a word after the stop")
-            check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
-            check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
+            server.ends()
 
 
 def test_stop_has_an_end():
@@ -452,7 +448,6 @@ def test_stop_has_an_end():
                 if not faults.startswith(f"accept {errno.EINTR} "):
                     ping(clients.enter_context(server.connect()))
                 server.stop()
-            check(server.log.all().endswith(b"\nServer Stopped.\n"), server.log.all()[-100:])
 
 
 def test_stop_finds_bytes_at_hand():
@@ -485,7 +480,7 @@ def test_stop_finds_bytes_at_hand():
             if not came:
                 in_time(began, 1.4, "the stop")  # a client has 1.5 s then
             check(came == b"at hand\n", "not answered:", came)
-        check(server.process.wait(PATIENCE) == 0, "exit status", server.process.returncode)
+        server.ends()
 
 
 # ---- The client ----
