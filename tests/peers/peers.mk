@@ -7,7 +7,7 @@ OUTSIDE = PROGRAMS='$(PROGRAMS)' /usr/bin/python3 -B
 peers: all ## test with telnet, nc, socat and the like at the other end
 	$(Q)$(OUTSIDE) tests/peers/peers.py
 
-tools: all ## gdb stops where .vscode says
+tools: all ## gdb stops where .vscode says; rooms of a class
 	$(Q)$(OUTSIDE) tests/peers/tools.py
 
 # A program of the labs.
