@@ -38,7 +38,7 @@ static bool hurry;
 static int kept_errors[KEPT_ERRORS]; /* used in turn by the programs */
 static int started;                  /* programs */
 static char base[64];      /* the suite's directory, with one for each test */
-static char directory[80]; /* the test's own; scratch() makes it */
+static char directory[80]; /* the test's own, for scratch() */
 
 /* The check that is being made, for the report of a test that does not end, and
  * what has been noted since it began. */
@@ -573,7 +573,9 @@ char *receive_all(int socket, size_t *length)
 
     free(all);
     to = open_memstream(&all, length);
-    while (to && readable(socket) &&
+    if (to == NULL)
+        return NULL;
+    while (readable(socket) &&
            (count = recv(socket, bytes, sizeof bytes, 0)) > 0) {
         (void)fwrite(bytes, 1, (size_t)count, to);
         count = -1; /* in case the next wait is in vain */
