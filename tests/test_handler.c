@@ -930,5 +930,6 @@ TEST(no_reset_eats_a_reply)
     }
     for (int i = 0; i < load(5); i++)
         CHECK(answers_over_tcp(listening, more, pongs, 8192));
+    free(more);
     (void)close(listening);
 }
