@@ -439,9 +439,11 @@ def test_signal_in_another_thread():
 
 def test_stop_has_an_end():
     """Clients that never cease to come, descriptors that are never free, and a
-    client whose thread can't be woken: each loop ends by its bound."""
+    client whose thread can't be woken: each loop ends by its bound. The first
+    pthread_kill() works: a client's thread may take the signal and wake the main
+    thread, as in signal_in_another_thread."""
     for faults in (f"accept {errno.EINTR} 1 0", f"accept {errno.EMFILE} 2 0",
-                   f"pthread_kill {errno.EAGAIN} 1 0,"
+                   f"pthread_kill {errno.EAGAIN} 2 0,"
                    f"pthread_cond_timedwait {errno.ETIMEDOUT} 1 0"):
         with Server(program=SERVER, env={"FAULT": faults}) as server:
             with contextlib.ExitStack() as clients:

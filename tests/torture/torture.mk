@@ -112,7 +112,7 @@ hostile: all ## a thousand hostile clients beside an honest one; MANY=1000
 
 # ---- Other machines, and the release ----
 
-machines: all suites ## `make test` on seven other machines: no IPv6, few descriptors, old Debian
+machines: all suites ## `make test` on six other machines: no IPv6, few descriptors, old Debian
 	@sh tests/torture/machines.sh $(ONLY)
 
 portability: all suites ## the suites under musl, on 64-bit ARM, s390x and 32-bit ARM
