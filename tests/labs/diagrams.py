@@ -39,6 +39,14 @@ INSTALL_SECONDS = 400  # about 20, over a good network
 DRAW_SECONDS = 120  # about 5
 SETTINGS = "puppeteer.json"
 
+# Little space between the boxes: the drawings are for paper, too (handouts.py). A
+# text that crosses a line covers it.
+LAYOUT = {"sequence": {"wrap": True, "width": 250, "height": 36, "wrapPadding": 2,
+                       "actorMargin": 12, "boxMargin": 3, "messageMargin": 1, "noteMargin": 8,
+                       "diagramMarginX": 4, "diagramMarginY": 4, "mirrorActors": False},
+          "flowchart": {"rankSpacing": 24, "nodeSpacing": 24, "padding": 8},
+          "themeCSS": ".messageText { paint-order: stroke; stroke: #fff; stroke-width: 6px; }"}
+
 # Documents that must be noticed, and what is said of them.
 BAD = {"bad-arrow": ("sequenceDiagram\n    A->>>B no such arrow\n", "Parse error"),
        "bad-drawing": ("error\n", "Syntax error")}
@@ -116,6 +124,7 @@ def complaint(path, to, mmdc, directory):
     has its home in the directory, and its settings."""
     status, output = run(
         [mmdc, "--quiet", "--puppeteerConfigFile", os.path.join(directory, SETTINGS),
+         "--configFile", os.path.join(directory, "mermaid.json"),
          "--input", path, "--output", to],
         {"PUPPETEER_EXECUTABLE_PATH": chromium(), "HOME": directory, "TMPDIR": directory,
          "XDG_CONFIG_HOME": directory, "XDG_CACHE_HOME": directory}, DRAW_SECONDS)
@@ -146,6 +155,8 @@ def draw_all(paths):
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         with open(os.path.join(directory, SETTINGS), "w", encoding="utf-8") as file:
             json.dump({"args": arguments}, file)
+        with open(os.path.join(directory, "mermaid.json"), "w", encoding="utf-8") as file:
+            json.dump(LAYOUT, file)
         wanted = [(path, drawn(path), None) for path in paths]
         # A check that can't fail is none.
         for name, (text, expected) in BAD.items():
