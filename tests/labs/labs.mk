@@ -29,7 +29,7 @@ demo-test: all ## drives the demo and reads its panes
 diagrams: ## every Mermaid diagram renders (node, npm, chromium)
 	@python3 tests/labs/diagrams.py
 
-handouts: diagrams ## the labs as PDF, two pages each (pandoc, poppler-utils)
+handouts: diagrams ## PDFs: worksheets, and the teacher's (pandoc, poppler-utils)
 	@python3 -B tests/labs/handouts.py
 
 # The bugs of lab 15, each put into a copy of the sources, found, and mended.
