@@ -58,7 +58,7 @@ class WrongServers(unittest.TestCase):
                 ("wrong reply on connection 0, at byte 0: pung", "rr",
                  b"pong\n", b"pong\n", b"pung\n"),
                 ("10 bytes, 5 due", "rr", b"pong\n", b"pong\npong\n"),
-                ("wrong reply", "pipe", b"pong\n" * 63 + b"pong "),
+                ("wrong reply", "pipe", b"pong\n", b"pong\n" * 63 + b"pong "),
                 ("the server hung up on connection 0", "rr", b"po")):
             with self.subTest(words=words), Liar(*replies) as liar:
                 # Long enough for a slow liar: the first lie ends it.
@@ -75,8 +75,8 @@ class WrongServers(unittest.TestCase):
 
 class OurServer(unittest.TestCase):
     def run_mode(self, mode, *options, server_options=()):
-        with subprocess.Popen([SERVER, "-p", "0", *server_options],
-                              stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen([SERVER, "-p", "0", *server_options], text=True,
+                              stdout=subprocess.PIPE, process_group=0) as server:
             try:
                 server.stdout.readline()
                 listening = server.stdout.readline()
@@ -103,7 +103,7 @@ class OurServer(unittest.TestCase):
                 row = self.run_mode(mode, *options)
                 self.assertGreater(int(row["replies"]), 1)
                 times = [float(row[name]) for name in
-                         ("p50_us", "p90_us", "p99_us", "p999_us", "max_us")]
+                         ("p50_us", "p99_us", "p999_us")]
                 self.assertEqual(times, sorted(times))
                 self.assertGreater(times[0], 0)
 
@@ -114,13 +114,13 @@ class OurServer(unittest.TestCase):
     def test_idle_sees_a_thread_for_each_client(self):
         row = self.run_mode("idle", "-n", "20")
         self.assertEqual(row["threads"], "21")
-        self.assertGreater(float(row["rss_kb_per_client"]), 0)
+        self.assertGreater(float(row["memory_kb"]), 8)
+        self.assertLess(float(row["memory_kb"]), 16)
 
     def test_a_full_server_is_no_success(self):
         with self.assertRaises(AssertionError) as failure:
             self.run_mode("rr", "-n", "3", server_options=["-m", "2"])
         self.assertIn("Too many clients, limit 2", str(failure.exception))
-
 
 
 class Usage(unittest.TestCase):
