@@ -78,8 +78,8 @@ struct line {
     bool leaving;    /* churn: `quit` is sent */
 };
 
-/* What the kernel says about the server's processes. Kernel stacks and page
- * tables it counts for the whole machine only. */
+/* What the kernel says about the server's processes. Kernel stacks it counts
+ * for the whole machine only. */
 struct usage {
     double seconds;          /* of processor time */
     unsigned long waits;     /* gave the processor away: nothing to do */
@@ -210,6 +210,8 @@ static void add_process(struct usage *usage, int process)
     /* Pss, not Rss: pages that two processes share are not counted twice. */
     (void)snprintf(path, sizeof path, "/proc/%d/smaps_rollup", process);
     usage->memory_kb += read_field(path, "Pss:");
+    (void)snprintf(path, sizeof path, "/proc/%d/status", process);
+    usage->tables_kb += read_field(path, "VmPTE:");
     (void)snprintf(path, sizeof path, "/proc/%d/task", process);
     tasks = opendir(path);
     if (tasks == NULL)
@@ -250,7 +252,6 @@ static struct usage look_at_server(const struct load *load)
     if (usage.threads == 0)
         fail("no process %d", load->options.server);
     usage.stacks_kb = read_field("/proc/meminfo", "KernelStack:");
-    usage.tables_kb = read_field("/proc/meminfo", "PageTables:");
     return usage;
 }
 
