@@ -1,6 +1,6 @@
 # The tools that read the code, and the tools that watch it run.
 
-C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*/*.c)
+C_FILES = $(wildcard *.c *.h tests/*.c tests/*.h tests/*/*.c tests/*/*.h lab-notes/*/*.c lab-notes/*/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard tests/*.sh tests/*/*.sh lab-notes/*/*.sh)
 PYTHON_FILES = $(wildcard tests/*.py tests/*/*.py lab-notes/*/*.py)
 
@@ -20,13 +20,13 @@ CLANG_WARNINGS = -Werror -Weverything -Wno-padded -Wno-declaration-after-stateme
     -Wno-atomic-implicit-seq-cst
 
 warnings: ## gcc and clang with all warnings that are worth it, as errors
-	@$(MAKE) --no-print-directory CC=gcc CFLAGS='$(GCC_WARNINGS)' all datagrams suites
-	@$(MAKE) --no-print-directory CC=clang CFLAGS='$(CLANG_WARNINGS)' all datagrams
+	@$(MAKE) --no-print-directory CC=gcc CFLAGS='$(GCC_WARNINGS)' all datagrams designs suites
+	@$(MAKE) --no-print-directory CC=clang CFLAGS='$(CLANG_WARNINGS)' all datagrams designs
 	@$(MAKE) --no-print-directory CC=clang CFLAGS=-Werror suites
 	@$(MAKE) --no-print-directory musl
 
 musl: ## another C library: build/musl-gcc/
-	@$(MAKE) --no-print-directory CC=musl-gcc CFLAGS=-Werror LDFLAGS=-static all datagrams
+	@$(MAKE) --no-print-directory CC=musl-gcc CFLAGS=-Werror LDFLAGS=-static all datagrams designs
 
 sanitizers: sanitizer-address sanitizer-thread ## the suites under AddressSanitizer with UBSan, and ThreadSanitizer
 
@@ -49,7 +49,7 @@ helgrind: ## the suites under valgrind's helgrind, with a smaller load
 tidy: ## clang-tidy, as .clang-tidy says
 	clang-tidy --quiet --warnings-as-errors='*' server.c handler.c client.c \
 	    -- $(STANDARD) -I.
-	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c tests/*/*.c lab-notes/*/*.c) \
+	clang-tidy --quiet --warnings-as-errors='*' $(wildcard tests/*.c tests/*/*.c lab-notes/*/*.c lab-notes/*/*/*.c) \
 	    -- -std=c11 -D_GNU_SOURCE= -I. -Itests
 
 # In the tests style is left to clang-tidy, and memory to valgrind: cppcheck does
@@ -58,7 +58,7 @@ CPPCHECK = cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr \
     --suppress=missingIncludeSystem --suppress=unmatchedSuppression -I. -Itests
 
 cppcheck: ## cppcheck, every level for the sources
-	$(CPPCHECK) --enable=all --suppress=unusedFunction $(wildcard *.c *.h lab-notes/*/*.c)
+	$(CPPCHECK) --enable=all --suppress=unusedFunction $(filter-out tests/%,$(C_FILES))
 	$(CPPCHECK) --enable=warning,performance,portability --suppress=varFuncNullUB \
 	    --suppress=uninitvar --suppress=legacyUninitvar $(filter tests/%,$(C_FILES))
 
