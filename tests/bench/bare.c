@@ -112,7 +112,8 @@ static int listen_on(uint16_t port)
         fail("listen", errno);
     (void)getsockname(listening, (struct sockaddr *)&address, &length);
     (void)setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* by lines, as server.c */
-    (void)printf("Listening on *:%d\n", ntohs(address.sin_port));
+    (void)printf("Listening on *:%d, pid %ld\n", ntohs(address.sin_port),
+                 (long)getpid());
     return listening;
 }
 

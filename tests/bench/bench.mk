@@ -8,7 +8,7 @@ TWIN := $(if $(shell command -v go),$(BENCH)/fair-twin)
 
 .PHONY: load bench bench-tables load-selftest
 
-load: $(BENCH)/load ## the load generator, build/default/bench/load
+load: $(BENCH)/load $(BENCH)/bare ## the load generator, build/default/bench/load
 
 bench: all release designs $(BENCH)/load $(BENCH)/bare $(TWIN) ## each design, and peers, 12 minutes; with QUICK=1 two
 	@python3 tests/bench/bench.py $(if $(QUICK),--quick) $(if $(VERBOSE),--verbose) \

@@ -157,21 +157,23 @@ class Results:
 
     # ---- Tables: a list of rows, each a list of cells --------------------
 
-    def designs(self, spread=True):
+    def designs(self, spread=True, names=tuple(NAMES), talk_only=False):
         """The one table: what each design makes of the same work."""
-        sizes = self.sizes("rr")
-        rounds = len(self.values(f"rr {sizes[0]}", "ours"))
-        rows = [[f"{rounds} rounds", *(f"{size:,}" for size in sizes), "visits", "memory, KB"]]
-        for name in self.servers("rr 1", NAMES):
-            columns = [(f"rr {size}", "per_second", 1000, 1) for size in sizes]
-            columns += [("churn 16", "per_second", 1000, 1), ("idle 1000", "whole_kb", 1, 1)]
-            rows.append([NAMES[name]] + [
-                cell([value / scale for value in self.values(test, name, column)], digits, spread)
-                for test, column, scale, digits in columns])
+        tests = [(f"{size:,}", f"rr {size}", "per_second", 1000, 0 if spread else 1)
+                 for size in SIZES]
+        if not talk_only:
+            tests += [("visits", "churn 16", "per_second", 1000, 1),
+                      ("memory, KB", "idle 1000", "whole_kb", 1, 1)]
+        rows = [[f"{len(self.values('rr 1', 'ours'))} rounds", *(test[0] for test in tests)]]
+        for name in self.servers("rr 1", names):
+            if name != "release":
+                rows.append([NAMES[name]] + [
+                    cell([value / scale for value in self.values(test, name, column)],
+                         digits, spread) for _, test, column, scale, digits in tests])
         return rows
 
     def steps(self):
-        rows = [["what is done for a client", "us", "more than the bare loop"]]
+        rows = [["what is done for a client", "us", "us more than the bare loop"]]
         bare = self.values("visit", "bare", "us_per_reply")
         for name in self.servers("visit", STEPS):
             mine = self.values("visit", name, "us_per_reply")
@@ -216,7 +218,9 @@ class Results:
             [words, cell(self.ratios(*key), 2)] for words, *key in pairs]
 
     def table(self, name):
+        some = ("ours", "bare", "twin", "epoll", "redis")
         return {"designs": self.designs, "steps": self.steps, "turns": self.turns,
+                "crossing": lambda: self.designs(names=some, talk_only=True),
                 "memory": lambda: self.growth("memory"), "time": lambda: self.growth("time"),
                 "batch": lambda: self.pairs(
                     ("replies a second, 64 clients: batch / as usual", "batch", "batch", "ours")),
@@ -260,8 +264,7 @@ class Results:
                 (size, statistics.median(each), min(each), max(each))
                 for size, each in values if each]
 
-        names = [name for name in self.servers("rr 1", NAMES)
-                 if name not in ("iterative", "release", "bare")]
+        names = self.servers("rr 2000", ("fork", "ours", "poll", "epoll", "twin", "redis"))
         if names:
             plot(directory, "throughput", "One request in flight for each client, one core",
                  "clients", "thousand replies a second", SIZES,

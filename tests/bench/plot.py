@@ -6,7 +6,9 @@ import subprocess
 
 SIZE = "720,460"
 GAP = 0.07  # between two names, as a share of the height
-COLOURS = ["#1b5fae", "#b03020", "#007a5a", "#333333", "#8a5a00", "#6a3d9a", "#0088aa", "#777777"]
+# In every plot a design looks the same: colour, and number of gnuplot's marker.
+LOOKS = {"threads": ("#1b5fae", 5), "epoll": ("#007a5a", 9), "goroutines": ("#b03020", 7),
+         "fork": ("#333333", 4), "poll": ("#6a3d9a", 8), "redis": ("#8a5a00", 12)}
 
 
 def ends(lines, height):
@@ -50,12 +52,12 @@ def plot(directory, name, title, xlabel, ylabel, ticks, lines, logarithmic=False
     for index, (words, points) in enumerate(lines):
         if not points:
             continue
-        style = f"lc rgb '{COLOURS[index % len(COLOURS)]}'"
+        colour, marker = LOOKS[words]
         script.append(f"$line{index} << END\n" + "\n".join(
             " ".join(map(str, point)) for point in points) + "\nEND")
         script.append(f"set label '{words}' at first {points[-1][0]}, graph {places[index]} "
-                      f"offset 1,0 tc rgb '{COLOURS[index % len(COLOURS)]}'")
-        plots.append(f"$line{index} with yerrorlines lw 2 dt {index % 5 + 1} "
-                     f"pt {(5, 7, 9, 4, 6, 8, 13, 12)[index % 8]} ps 0.9 {style} notitle")
+                      f"offset 1,0 tc rgb '{colour}'")
+        plots.append(f"$line{index} with yerrorlines lw 2 dt {list(LOOKS).index(words) % 4 + 1} "
+                     f"pt {marker} ps 0.9 lc rgb '{colour}' notitle")
     subprocess.run(["gnuplot"], input="\n".join(script) + "\nplot " + ", ".join(plots) + "\n",
                    text=True, check=True)
