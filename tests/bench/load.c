@@ -73,7 +73,8 @@ struct line {
     int socket;
     unsigned number;
     long long asked; /* now() when the request was sent */
-    size_t got;      /* bytes of the reply that have come */
+    size_t due;      /* bytes of the reply */
+    size_t got;      /* of these, have come */
     bool waiting;    /* for a reply */
     bool leaving;    /* churn: `quit` is sent */
 };
@@ -106,7 +107,6 @@ struct load {
     char reply[REPLY_LIMIT];
     size_t reply_length;
     char farewell[8]; /* what comes between `quit` and end of file */
-    size_t farewell_length;
 
     long long start;
     long long deadline; /* no request is sent after it */
@@ -267,7 +267,6 @@ static void open_line(struct load *load, struct line *line)
     int yes = 1;
 
     line->number = load->opened;
-    line->got = 0;
     line->leaving = false;
     line->socket = socket(load->address.ss_family, SOCK_STREAM, 0);
     if (line->socket < 0)
@@ -287,11 +286,14 @@ static void open_line(struct load *load, struct line *line)
     load->opened++;
 }
 
-static void send_whole(const struct line *line, const char *bytes,
-                       size_t length)
+/* Sends a request whose reply will have so many bytes. */
+static void send_request(struct line *line, const char *bytes, size_t length,
+                         size_t due)
 {
     ssize_t count = send(line->socket, bytes, length, MSG_NOSIGNAL);
 
+    line->due = due;
+    line->got = 0;
     if (count < 0)
         fail("the server has gone, send on connection %u: %s", line->number,
              strerror(errno));
@@ -323,19 +325,17 @@ static bool receive(const struct load *load, struct line *line)
 {
     char bytes[REPLY_LIMIT];
     const char *expected = line->leaving ? load->farewell : load->reply;
-    size_t length = line->leaving ? load->farewell_length : load->reply_length;
     ssize_t count = recv(line->socket, bytes, sizeof bytes, 0);
-    size_t owed;
+    size_t owed = line->due - line->got;
 
     if (count < 0)
         fail("the server has gone, recv on connection %u: %s", line->number,
              errno == EAGAIN ? "no reply for 5 seconds" : strerror(errno));
     if (count == 0) {
-        if (line->leaving && line->got == length)
+        if (line->leaving && owed == 0)
             return true;
         fail("the server hung up on connection %u", line->number);
     }
-    owed = length - line->got;
     if (memcmp(bytes, expected + line->got,
                (size_t)count < owed ? (size_t)count : owed) != 0)
         fail_on(line, bytes, (size_t)count);
@@ -343,7 +343,7 @@ static bool receive(const struct load *load, struct line *line)
         fail("more than the reply on connection %u: %zd bytes, %zu due",
              line->number, count, owed);
     line->got += (size_t)count;
-    return line->got == length && !line->leaving;
+    return line->got == line->due && !line->leaving;
 }
 
 /* ---- rr, pipe: one request, again and again ------------------------------*/
@@ -351,9 +351,8 @@ static bool receive(const struct load *load, struct line *line)
 static void ask(struct load *load, struct line *line, long long time)
 {
     line->asked = time;
-    line->got = 0;
     line->waiting = true;
-    send_whole(line, load->request, load->request_length);
+    send_request(line, load->request, load->request_length, load->reply_length);
 }
 
 /* With -f somebody else asks next: the one who has been silent longest. */
@@ -390,7 +389,7 @@ static void begin_visit(struct load *load, struct line *line)
 {
     line->asked = now();
     open_line(load, line);
-    send_whole(line, load->request, load->request_length);
+    send_request(line, load->request, load->request_length, load->reply_length);
 }
 
 static void on_visit(struct load *load, struct line *line)
@@ -399,8 +398,7 @@ static void on_visit(struct load *load, struct line *line)
         return;
     if (!line->leaving) {
         line->leaving = true;
-        line->got = 0;
-        send_whole(line, "quit\n", 5);
+        send_request(line, "quit\n", 5, strlen(load->farewell));
         return;
     }
     (void)close(line->socket);
@@ -427,7 +425,7 @@ static void greet(struct load *load, struct line *line)
 {
     line->asked = now();
     open_line(load, line);
-    send_whole(line, "ping\n", 5);
+    send_request(line, "ping\n", 5, load->reply_length / load->options.depth);
     while (!receive(load, line))
         continue;
     if (load->options.mode == IDLE)
@@ -438,14 +436,11 @@ static void greet(struct load *load, struct line *line)
 static void greet_all(struct load *load)
 {
     unsigned connections = load->options.silent;
-    size_t whole = load->reply_length;
 
     if (load->options.mode != CHURN)
         connections += load->options.connections;
-    load->reply_length /= load->options.depth;
     for (unsigned i = 0; i < connections; i++)
         greet(load, &load->lines[i]);
-    load->reply_length = whole;
 }
 
 static void begin(struct load *load)
@@ -502,12 +497,8 @@ static void hold(struct load *load)
     load->end = now();
     load->after = look_at_server(load);
     if (epoll_wait(load->epoll, &event, 1,
-                   (int)(load->options.seconds * 1000)) > 0) {
-        struct line *line = event.data.ptr;
-
-        line->got = load->reply_length;
-        (void)receive(load, line);
-    }
+                   (int)(load->options.seconds * 1000)) > 0)
+        (void)receive(load, event.data.ptr); /* nothing is due */
 }
 
 /* ---- What came of it -----------------------------------------------------*/
@@ -780,7 +771,6 @@ static void write_request(struct load *load)
     load->reply_length = (size_t)(reply - load->reply);
     if (options->redis)
         (void)strcpy(load->farewell, "+OK\r\n");
-    load->farewell_length = strlen(load->farewell);
 }
 
 static void allow_descriptors(unsigned connections)
