@@ -102,7 +102,7 @@ class OurServer(unittest.TestCase):
     def test_each_mode(self):
         for mode, *options in (
                 ["rr", "-n", "4"], ["rr", "-n", "8", "-f", "3"],
-                ["rr", "-n", "4", "-i", "4"], ["pipe", "-d", "100"],
+                ["rr", "-n", "4", "-i", "4"], ["pipe", "-d", "1000"],
                 ["churn", "-n", "3"], ["idle", "-n", "20"]):
             with self.subTest(mode=mode, options=options):
                 row = self.run_mode(mode, *options)
