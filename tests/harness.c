@@ -23,8 +23,8 @@
 
 #include <CUnit/TestRun.h>
 
-#define MOST_WORDS 64
-#define MOST_PROGRAMS 64
+#define MOST_TESTS 128
+#define KEPT_ERRORS 8  /* of the latest programs, for the report */
 #define SHOWN_BYTES 72 /* of a text in a report; a longer one is cut */
 #define SHOWN_END 20
 #define USUAL_LINES 9    /* of a failed test's output */
@@ -35,20 +35,15 @@
 /* Several tests have failed already: the next ones wait less. */
 static bool hurry;
 
-/* What clean_up() must end. A test's own struct may be gone by then. */
-static struct {
-    pid_t pid;
-    int errors;
-} running[MOST_PROGRAMS];
-static int ended_errors = -1; /* of the last program that has ended */
+static int kept_errors[KEPT_ERRORS]; /* used in turn by the programs */
+static int started;                  /* programs */
 static char base[64];      /* the suite's directory, with one for each test */
-static char directory[80]; /* the test's own; scratch() makes it */
+static char directory[80]; /* the test's own, for scratch() */
 
 /* The check that is being made, for the report of a test that does not end, and
  * what has been noted since it began. */
 static char checking[512];
-static char *notes;
-static size_t notes_length;
+static char notes[4096];
 
 /* The last bytes that this thread has sent. If they are many: both ends. */
 static _Thread_local char last_sent[SHOWN_BYTES];
@@ -104,31 +99,21 @@ static void show(FILE *to, const char *label, const char *bytes,
     (void)fputc('\n', to);
 }
 
-static FILE *open_notes(void)
-{
-    free(notes);
-    notes = NULL;
-    return open_memstream(&notes, &notes_length);
-}
-
 void begin_check(const char *file, int line, const char *text)
 {
-    free(notes);
-    notes = NULL;
+    *notes = '\0';
     (void)snprintf(checking, sizeof checking, "    %s:%d: %.90s\n", file, line,
                    text);
 }
 
 void note(const char *format, ...)
 {
-    FILE *to = open_notes();
     va_list values;
+    int indent = snprintf(notes, sizeof notes, "    ");
 
     va_start(values, format);
-    (void)fprintf(to, "    ");
-    (void)vfprintf(to, format, values);
-    (void)fputc('\n', to);
-    (void)fclose(to);
+    (void)vsnprintf(notes + indent, sizeof notes - 5, format, values);
+    (void)strcat(notes, "\n");
     va_end(values);
 }
 
@@ -150,7 +135,7 @@ bool is_bytes(const char *came, size_t came_length, const char *expected,
         same++;
     if (same == came_length && same == expected_length)
         return true;
-    to = open_notes();
+    to = fmemopen(notes, sizeof notes, "w");
     if (last_sent_length > 0)
         show(to, "last sent", last_sent, last_sent + SHOWN_BYTES,
              last_sent_length);
@@ -176,7 +161,6 @@ _Noreturn void skip(const char *reason)
 {
     (void)printf("%s\n", reason);
     (void)fflush(NULL);
-    clean_up();
     _exit(SKIPPED);
 }
 
@@ -209,11 +193,16 @@ long long now_ms(void)
     return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-int patience_ms(void)
+bool is_wrapped(void)
 {
     const char *wrapper = getenv("WRAPPER");
 
-    return (int)setting("PATIENCE", wrapper && *wrapper ? 60 : 10) * 1000 /
+    return wrapper != NULL && *wrapper != '\0';
+}
+
+int patience_ms(void)
+{
+    return (int)setting("PATIENCE", is_wrapped() ? 60 : 10) * 1000 /
            (hurry ? 5 : 1);
 }
 
@@ -244,131 +233,78 @@ int load(int count)
 
 /* ---- Programs ----------------------------------------------------------- */
 
-static void remember(const struct program *program)
-{
-    for (int i = 0; i < MOST_PROGRAMS; i++) {
-        if (running[i].pid == 0) {
-            running[i].pid = program->pid;
-            running[i].errors = program->errors;
-            return;
-        }
-    }
-    CU_FAIL_FATAL("too many programs in one test");
-}
-
-static void forget(pid_t pid)
-{
-    for (int i = 0; i < MOST_PROGRAMS; i++)
-        if (running[i].pid == pid)
-            running[i].pid = 0;
-}
-
-/* The words of WRAPPER, then the program, then its own words. */
-static void compose_command(const char *const argv[], char *words[],
-                            char *storage, size_t size)
-{
-    bool ours =
-        strcmp(argv[0], "server") == 0 || strcmp(argv[0], "client") == 0;
-    const char *wrapper = getenv("WRAPPER");
-    const char *programs = getenv("PROGRAMS");
-    static char path[512];
-    int count = 0;
-
-    (void)snprintf(storage, size, "%s", ours && wrapper ? wrapper : "");
-    for (char *word = strtok(storage, " "); word && count < MOST_WORDS / 2;
-         word = strtok(NULL, " "))
-        words[count++] = word;
-    (void)snprintf(path, sizeof path, ours ? "%s/%s" : "%.0s%s",
-                   programs ? programs : ".", argv[0]);
-    words[count++] = path;
-    for (int i = 1; argv[i] && count < MOST_WORDS - 1; i++)
-        memcpy(&words[count++], &argv[i], sizeof *argv); /* execvp(3)'s const */
-    words[count] = NULL;
-}
-
-/* Programs that we start get none of our descriptors. close_range(2) is newer
- * than some C libraries, and closing all up to the limit takes a while. */
-static void close_on_exec(void)
+/* In the child: becomes the command, with three descriptors and none of ours
+ * besides. If the test ends first, the kernel ends the program. */
+static _Noreturn void become(const char *command, int input, int output,
+                             int errors)
 {
     DIR *entries = opendir("/proc/self/fd");
 
-    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;)
-        if (atoi(entry->d_name) > STDERR_FILENO)
-            (void)fcntl(atoi(entry->d_name), F_SETFD, FD_CLOEXEC);
-    (void)closedir(entries);
-}
-
-/* In the child: becomes the program, with three descriptors and the default
- * signals. If the test ends first, the kernel ends the program. */
-static _Noreturn void become(char *words[], int input, int output, int errors)
-{
     (void)dup2(input, STDIN_FILENO);
     (void)dup2(output, STDOUT_FILENO);
     (void)dup2(errors, STDERR_FILENO);
-    close_on_exec();
+    /* close_range(2) is newer than some C libraries, and to close all that
+     * there may be takes a while. */
+    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;)
+        if (atoi(entry->d_name) > STDERR_FILENO)
+            (void)fcntl(atoi(entry->d_name), F_SETFD, FD_CLOEXEC);
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     (void)signal(SIGPIPE, SIG_DFL);
-    (void)execvp(words[0], words);
-    (void)fprintf(stderr, "%s: %s\n", words[0], strerror(errno));
+    (void)execl("/bin/sh", "sh", "-c", command, (char *)NULL);
     _exit(127);
 }
 
-bool start(struct program *program, const char *const argv[])
+static bool start_command(struct program *program, const char *command)
 {
     int pipes[3][2];
-    char *words[MOST_WORDS];
-    char storage[512];
 
-    compose_command(argv, words, storage, sizeof storage);
     for (int i = 0; i < 3; i++) {
         if (pipe(pipes[i]) < 0) {
             note("pipe: %s", strerror(errno));
             return false;
         }
-        /* If another child held an end, no end of file would come. */
-        (void)fcntl(pipes[i][0], F_SETFD, FD_CLOEXEC);
-        (void)fcntl(pipes[i][1], F_SETFD, FD_CLOEXEC);
     }
     (void)fflush(NULL);
     *program = (struct program){.pid = fork()};
     if (program->pid == 0)
-        become(words, pipes[0][0], pipes[1][1], pipes[2][1]);
+        become(command, pipes[0][0], pipes[1][1], pipes[2][1]);
     (void)close(pipes[0][0]);
     (void)close(pipes[1][1]);
     (void)close(pipes[2][1]);
     program->input = pipes[0][1];
     program->output = pipes[1][0];
     program->errors = pipes[2][0];
-    if (program->pid < 0) {
+    if (started >= KEPT_ERRORS)
+        (void)close(kept_errors[started % KEPT_ERRORS]);
+    kept_errors[started++ % KEPT_ERRORS] = program->errors;
+    if (program->pid < 0)
         note("fork: %s", strerror(errno));
-        return false;
-    }
-    remember(program);
-    return true;
+    return program->pid > 0;
 }
 
-bool start_server(struct program *server, ...)
+bool start(struct program *program, const char *command, ...)
 {
-    const char *argv[MOST_WORDS / 2] = {"server"};
-    int count = 1;
-    bool placed = false;
-    va_list options;
+    char text[4096];
+    va_list values;
+
+    va_start(values, command);
+    (void)vsnprintf(text, sizeof text, command, values);
+    va_end(values);
+    return start_command(program, text);
+}
+
+bool start_server(struct program *server, const char *options, ...)
+{
+    char command[512] = "exec $server ";
+    size_t begun = strlen(command);
     char line[sizeof server->listening];
     const char *colon;
+    va_list values;
 
-    va_start(options, server);
-    while ((argv[count] = va_arg(options, const char *)) != NULL) {
-        placed = placed || strcmp(argv[count], "-p") == 0 ||
-                 strcmp(argv[count], "-U") == 0;
-        count++;
-    }
-    va_end(options);
-    if (!placed) {
-        argv[count++] = "-p";
-        argv[count++] = "0";
-        argv[count] = NULL;
-    }
-    if (!start(server, argv))
+    va_start(values, options);
+    (void)vsnprintf(command + begun, sizeof command - begun, options, values);
+    va_end(values);
+    if (!start_command(server, command))
         return false;
     while (next_line(server->output, line, sizeof line)) {
         if (strncmp(line, "Listening on ", 13) != 0)
@@ -399,26 +335,36 @@ bool next_line(int descriptor, char *line, size_t size)
     return false;
 }
 
-bool next_line_is(int descriptor, const char *expected)
+bool next_line_is(int descriptor, const char *expected, ...)
 {
-    char line[16384];
+    char line[4096];
+    char text[1024];
     bool came = next_line(descriptor, line, sizeof line);
+    va_list values;
 
+    va_start(values, expected);
+    (void)vsnprintf(text, sizeof text, expected, values);
+    va_end(values);
     if (!came && *line == '\0') {
-        note("expected   \"%s\"\n    came       nothing", expected);
+        note("expected   \"%s\"\n    came       nothing", text);
         return false;
     }
-    return is_text(line, expected) && came;
+    return is_text(line, text) && came;
 }
 
-bool line_comes(int descriptor, const char *expected)
+bool line_comes(int descriptor, const char *expected, ...)
 {
-    char line[16384];
+    char line[1024];
+    char text[1024];
+    va_list values;
 
+    va_start(values, expected);
+    (void)vsnprintf(text, sizeof text, expected, values);
+    va_end(values);
     while (next_line(descriptor, line, sizeof line))
-        if (strcmp(line, expected) == 0)
+        if (strcmp(line, text) == 0)
             return true;
-    note("this line did not come: \"%s\"", expected);
+    note("this line did not come: \"%s\"", text);
     return false;
 }
 
@@ -438,21 +384,11 @@ int wait_for_end(struct program *program)
     while ((ended = waitpid(program->pid, &status, WNOHANG)) == 0)
         if (!still_patient(since))
             return -1;
-    forget(program->pid);
     close_if_open(&program->input);
     close_if_open(&program->output);
-    close_if_open(&ended_errors);
-    ended_errors = program->errors;
-    program->errors = -1;
     if (ended < 0)
         return -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-int stop(struct program *program)
-{
-    (void)kill(program->pid, SIGTERM);
-    return wait_for_end(program);
 }
 
 bool ends(struct program *program, int status)
@@ -493,22 +429,8 @@ const char *scratch(const char *name)
     static int next;
     char *path = paths[next++ % 8];
 
-    if (mkdir(directory, 0700) < 0 && errno != EEXIST)
-        CU_FAIL_FATAL("mkdir");
     (void)snprintf(path, sizeof paths[0], "%s/%s", directory, name);
     return path;
-}
-
-void clean_up(void)
-{
-    for (int i = 0; i < MOST_PROGRAMS; i++) {
-        if (running[i].pid > 0) {
-            (void)kill(running[i].pid, SIGKILL);
-            (void)waitpid(running[i].pid, NULL, 0);
-            running[i].pid = 0;
-        }
-    }
-    (void)nftw(directory, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* ---- Sockets ------------------------------------------------------------ */
@@ -517,7 +439,6 @@ static int connect_address(int family, const void *address, socklen_t length)
 {
     int connected = socket(family, SOCK_STREAM, 0);
 
-    (void)fcntl(connected, F_SETFD, FD_CLOEXEC);
     if (connected >= 0 && connect(connected, address, length) < 0) {
         int error = errno;
 
@@ -644,29 +565,25 @@ bool receives_end(int socket)
 
 char *receive_all(int socket, size_t *length)
 {
-    size_t room = 1 << 16;
-    char *bytes = malloc(room);
-    ssize_t count = 0;
+    static char *all;
+    char bytes[65536];
+    ssize_t count = -1;
+    FILE *to;
+    int error;
 
-    *length = 0;
-    while (bytes && readable(socket) &&
-           (count = recv(socket, bytes + *length, room - *length - 1, 0)) > 0) {
-        *length += (size_t)count;
-        if (*length + 1 == room) {
-            char *larger = realloc(bytes, room *= 2);
-
-            if (!larger)
-                free(bytes);
-            bytes = larger;
-        }
+    free(all);
+    to = open_memstream(&all, length);
+    if (to == NULL)
+        return NULL;
+    while (readable(socket) &&
+           (count = recv(socket, bytes, sizeof bytes, 0)) > 0) {
+        (void)fwrite(bytes, 1, (size_t)count, to);
         count = -1; /* in case the next wait is in vain */
     }
-    if (bytes && count == 0) {
-        bytes[*length] = '\0';
-        return bytes;
-    }
-    free(bytes);
-    return NULL;
+    error = errno;
+    (void)fclose(to);
+    errno = error;
+    return count == 0 ? all : NULL;
 }
 
 /* ---- /proc -------------------------------------------------------------- */
@@ -708,39 +625,37 @@ bool becomes(pid_t pid, const char *name, int count)
 
 /* ---- Running ------------------------------------------------------------ */
 
-/* A test that is running, or has run. */
+/* A test that waits for its turn, is running, or has run. */
 struct run {
-    const struct test *test;
+    const char *name;
+    void (*function)(void);
     FILE *output;   /* what it and its programs wrote */
     long long time; /* when it began; how long it took */
     pid_t pid;      /* 0 before, and -1 after it */
-    int status;     /* as for wait_for_end(); -1: it did not end in time */
+    int status;     /* as for wait_for_end() */
 };
 
 static const char *suite_name;
-static struct run runs[256];
+static struct run runs[MOST_TESTS];
 static int run_count;
 
-static void print_failures(void)
+void add_test(const char *name, void (*function)(void))
 {
-    for (CU_pFailureRecord each = CU_get_failure_list(); each;
-         each = each->pNext)
-        (void)printf("    %s:%u: %.90s\n", each->strFileName,
-                     each->uiLineNumber, each->strCondition);
-    (void)printf("%s", notes ? notes : "");
-    print_words(ended_errors);
-    for (int i = 0; i < MOST_PROGRAMS; i++)
-        if (running[i].pid > 0)
-            print_words(running[i].errors);
-    (void)fflush(NULL);
+    if (run_count < MOST_TESTS)
+        runs[run_count++] = (struct run){.name = name, .function = function};
 }
 
-static long bound_seconds(void)
+static void print_failure(void)
 {
-    return setting("BOUND", 3 * setting("PATIENCE", PATIENCE_MS / 1000));
+    CU_pFailureRecord failure = CU_get_failure_list();
+
+    (void)printf("    %s:%u: %.90s\n%s", failure->strFileName,
+                 failure->uiLineNumber, failure->strCondition, notes);
+    for (int i = started - 1; i >= 0 && i >= started - KEPT_ERRORS; i--)
+        print_words(kept_errors[i % KEPT_ERRORS]);
 }
 
-/* SIGALRM, at the test's bound. Our parent ends the programs. */
+/* SIGALRM, at the test's bound. */
 static void on_bound(int number)
 {
     (void)number;
@@ -762,26 +677,26 @@ static _Noreturn void be_a_test(const struct run *run)
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGALRM, on_bound);
-    (void)alarm((unsigned)bound_seconds());
+    (void)alarm((unsigned)setting("BOUND", 3L * PATIENCE_MS / 1000));
     (void)dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
     (void)dup2(fileno(run->output), STDOUT_FILENO);
     (void)dup2(fileno(run->output), STDERR_FILENO);
-    (void)snprintf(directory, sizeof directory, "%s/%d", base,
-                   (int)(run - runs));
+    (void)snprintf(directory, sizeof directory, "%s/%s", base, run->name);
+    (void)mkdir(directory, 0700);
+    (void)setenv("dir", directory, 1);
 
     if (CU_initialize_registry() != CUE_SUCCESS)
         exit(EXIT_FAILURE);
     suite = CU_add_suite(suite_name, NULL, NULL);
-    test = CU_add_test(suite, run->test->name, run->test->function);
+    test = CU_add_test(suite, run->name, run->function);
     (void)CU_run_test(suite, test);
     failed = CU_get_number_of_failures() > 0;
     if (failed) {
-        print_failures();
+        print_failure();
     } else if (CU_get_number_of_asserts() == 0) {
         (void)printf("    this test checks nothing\n");
         failed = true;
     }
-    clean_up();
     /* Not exit(3): memory that a failed test did not free is no leak. */
     if (failed) {
         (void)fflush(NULL);
@@ -795,32 +710,36 @@ static void begin_test(struct run *run)
 {
     run->output = tmpfile();
     run->time = now_ms();
-    run->status = -1;
     (void)fflush(NULL);
     run->pid = run->output ? fork() : -1;
     if (run->pid == 0)
         be_a_test(run);
+    if (run->pid < 0) {
+        perror(run->name);
+        exit(EXIT_FAILURE);
+    }
     (void)setpgid(run->pid, run->pid);
 }
 
-/* True if the test has ended. If it does not end itself at its bound, we end it
- * a second later. */
-static bool has_ended(struct run *run)
+/* Takes note of the tests that have ended, and ends what they have left
+ * running. Returns how many they are. */
+static int note_ends(void)
 {
+    int ended = 0;
     int status;
-    pid_t ended = waitpid(run->pid, &status, WNOHANG);
 
-    if (ended == 0 && now_ms() - run->time < (bound_seconds() + 1) * 1000)
-        return false;
-    (void)kill(-run->pid, SIGKILL);
-    if (ended == 0)
-        (void)waitpid(run->pid, NULL, 0);
-    else
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0; ended++) {
+        struct run *run = runs;
+
+        while (run->pid != pid)
+            run++;
+        (void)kill(-pid, SIGKILL);
         run->status =
             WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    run->time = now_ms() - run->time;
-    run->pid = -1;
-    return true;
+        run->time = now_ms() - run->time;
+        run->pid = -1;
+    }
+    return ended;
 }
 
 /* The test's line, and if it has failed, the first lines of what it wrote. */
@@ -834,8 +753,8 @@ static void print_result(struct run *run, int failures)
                  run->status == 0         ? "passed "
                  : run->status == SKIPPED ? "skipped"
                                           : "FAILED ",
-                 suite_name, run->test->name, (double)run->time / 1000);
-    if (run->status < 0 || run->status == LATE)
+                 suite_name, run->name, (double)run->time / 1000);
+    if (run->status == LATE)
         (void)printf(": it did not end in time, and was ended");
     else if (run->status > 128)
         (void)printf(": %s", strsignal(run->status - 128));
@@ -851,32 +770,27 @@ static void print_result(struct run *run, int failures)
     (void)fflush(stdout);
 }
 
-/* Runs all, some at once, and prints the results in the order of the table.
- * Returns the signal that ended this early, or 0. */
+/* Runs all, some at once, and prints the results in their order. Returns the
+ * signal that ended this early, or 0. */
 static int run_tests(int *failures, int *skipped)
 {
-    const struct timespec tick = {.tv_nsec = 100000000};
+    static const int awaited[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};
     long most = setting("JOBS", 8);
     int begun = 0;
-    int printed = 0;
-    int number;
+    int number = 0;
     sigset_t signals;
 
     (void)sigemptyset(&signals);
-    (void)sigaddset(&signals, SIGCHLD);
-    (void)sigaddset(&signals, SIGINT);
-    (void)sigaddset(&signals, SIGTERM);
-    (void)sigaddset(&signals, SIGHUP);
+    for (int i = 0; i < 4; i++)
+        (void)sigaddset(&signals, awaited[i]);
     (void)sigprocmask(SIG_BLOCK, &signals, NULL);
-    for (int current = 0; printed < run_count;) {
-        for (; begun < run_count && current < most; current++)
+    for (int printed = 0; printed < run_count;) {
+        for (; begun < run_count && most > 0; most--)
             begin_test(&runs[begun++]);
-        number = sigtimedwait(&signals, NULL, &tick);
-        if (number > 0 && number != SIGCHLD)
+        (void)sigwait(&signals, &number);
+        if (number != SIGCHLD)
             return number;
-        for (int i = printed; i < begun; i++)
-            if (runs[i].pid > 0 && has_ended(&runs[i]))
-                current--;
+        most += note_ends();
         for (; printed < begun && runs[printed].pid < 0; printed++) {
             *skipped += runs[printed].status == SKIPPED;
             *failures +=
@@ -888,38 +802,56 @@ static int run_tests(int *failures, int *skipped)
     return 0;
 }
 
-static bool is_wanted(const char *name, int argc, char **argv)
+/* Leaves the tests that are wanted. */
+static void choose(int argc, char **argv)
 {
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], name) == 0)
-            return true;
-    return argc < 2;
+    int all = run_count;
+
+    run_count = argc < 2 ? all : 0;
+    for (int i = 0; i < all && argc >= 2; i++) {
+        bool wanted = false;
+
+        for (int word = 1; word < argc; word++)
+            wanted = wanted || strcmp(argv[word], runs[i].name) == 0;
+        if (wanted)
+            runs[run_count++] = runs[i];
+    }
 }
 
-int run_suite(const char *name, const struct test *tests, int argc, char **argv)
+/* Sets $server or $client for the shell. */
+static void name_program(const char *name)
+{
+    const char *wrapper = getenv("WRAPPER");
+    const char *programs = getenv("PROGRAMS");
+    char words[1024];
+
+    (void)snprintf(words, sizeof words, "%s %s/%s", wrapper ? wrapper : "",
+                   programs ? programs : ".", name);
+    (void)setenv(name, words, 1);
+}
+
+int main(int argc, char **argv)
 {
     long long since = now_ms();
     int failures = 0;
     int skipped = 0;
     int number;
 
-    suite_name = name;
+    suite_name = strrchr(argv[0], '_') + 1; /* of test_server, say */
     if (argc == 2 && strcmp(argv[1], "--list") == 0) {
-        for (; tests->name; tests++)
-            (void)printf("%s\n", tests->name);
+        for (int i = 0; i < run_count; i++)
+            (void)puts(runs[i].name);
         return EXIT_SUCCESS;
     }
-    for (; tests->name && run_count < (int)(sizeof runs / sizeof *runs);
-         tests++)
-        if (is_wanted(tests->name, argc, argv))
-            runs[run_count++].test = tests;
+    choose(argc, argv);
+    name_program("server");
+    name_program("client");
     (void)signal(SIGPIPE, SIG_IGN);
     /* In a script's background job the first two are ignored, under nohup(1)
      * the third. What we start would inherit that. */
     (void)signal(SIGINT, SIG_DFL);
     (void)signal(SIGQUIT, SIG_DFL);
     (void)signal(SIGHUP, SIG_DFL);
-    close_on_exec();
     (void)strcpy(base, "/tmp/sockets-XXXXXX");
     if (mkdtemp(base) == NULL) {
         perror(base);
@@ -932,7 +864,7 @@ int run_suite(const char *name, const struct test *tests, int argc, char **argv)
     (void)nftw(base, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     if (number > 0)
         return 128 + number;
-    (void)printf("%s: %d passed, %d failed, %d skipped, %.1f s\n", name,
+    (void)printf("%s: %d passed, %d failed, %d skipped, %.1f s\n", suite_name,
                  run_count - failures - skipped, failures, skipped,
                  (double)(now_ms() - since) / 1000);
     return failures == 0 && run_count > 0 ? EXIT_SUCCESS : EXIT_FAILURE;

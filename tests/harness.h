@@ -7,8 +7,9 @@
  * test that fails waits so long.
  *
  * Each test runs in a process of its own, several at once. Its first failed
- * CHECK ends it. Functions that return bool leave a note of what was expected
- * and what came, and a CHECK around them prints it.
+ * CHECK ends it, and what it has started ends with it. Functions that return
+ * bool leave a note of what was expected and what came, and a CHECK around them
+ * prints it.
  *
  * In the environment:
  *   PROGRAMS   the directory of ./server and ./client (".")
@@ -42,6 +43,20 @@
 #define OWN_THREADS 1
 #endif
 #endif
+
+/* ---- Tests --------------------------------------------------------------- */
+
+/* TEST(name) { ... } is a test. harness.c has main(): it runs all of them, or
+ * those that the command line names. */
+#define TEST(name)                                            \
+    static void name(void);                                   \
+    __attribute__((constructor)) static void add_##name(void) \
+    {                                                         \
+        add_test(#name, name);                                \
+    }                                                         \
+    static void name(void)
+
+void add_test(const char *name, void (*function)(void));
 
 /* ---- Checks ------------------------------------------------------------- */
 
@@ -86,41 +101,37 @@ struct program {
 
 /* ---- Programs ----------------------------------------------------------- */
 
-/* Starts `argv`, whose first word is "server" or "client" (looked for in
- * PROGRAMS, run under WRAPPER) or the path of another program. Words end with
- * NULL. False, with a note, if there is no pipe or process for it. */
-bool start(struct program *program, const char *const argv[]);
+/* Starts a command of the shell, in which $server and $client are the programs
+ * and $dir is the test's scratch directory. Say "exec $server ...", or the
+ * program is the shell's child. False, with a note, if there is no process. */
+bool start(struct program *program, const char *command, ...)
+    __attribute__((format(printf, 2, 3)));
 
-/* Starts the server with these options (NULL at the end) and waits until it
- * listens. "-p 0" is added unless -p or -U is among them. */
-bool start_server(struct program *server, ...);
+/* Starts the server with these options, and waits until it listens. */
+bool start_server(struct program *server, const char *options, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* The next line of `descriptor`, without its '\n'. False at end of file, after
  * PATIENCE_MS, or if it does not fit. */
 bool next_line(int descriptor, char *line, size_t size);
 
 /* True if the next line is this one, to the letter. */
-bool next_line_is(int descriptor, const char *expected);
+bool next_line_is(int descriptor, const char *expected, ...)
+    __attribute__((format(printf, 2, 3)));
 
-/* Reads and drops lines until one is `expected`. False as for next_line(). */
-bool line_comes(int descriptor, const char *expected);
+/* Reads and drops lines until this one comes. False as for next_line(). */
+bool line_comes(int descriptor, const char *expected, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* Waits for the end of the program, and returns its exit status, 128 + N if
- * signal N ended it, or -1 if it did not end within PATIENCE_MS. Closes what is
- * open to it. */
+ * signal N ended it, or -1 if it did not end within PATIENCE_MS. Closes its
+ * input and output. */
 int wait_for_end(struct program *program);
-
-/* Sends SIGTERM and waits: the status, or -1. */
-int stop(struct program *program);
 
 /* True if the program ends with this status, and for stops(), with 0 after
  * SIGTERM. */
 bool ends(struct program *program, int status);
 bool stops(struct program *program);
-
-/* Ends whatever the test has left running, and removes its scratch directory.
- * A long test calls it between rounds. At a test's end it happens anyway. */
-void clean_up(void);
 
 /* A path of this name in the test's own directory, which is removed with all
  * that is in it. The eighth call after this one overwrites the text. */
@@ -147,9 +158,9 @@ bool receives(int socket, const char *text);
 /* True if the peer's end of file comes next: no further byte, no reset. */
 bool receives_end(int socket);
 
-/* Everything up to the end of file: malloc()ed, ended with a NUL that is not
- * counted in *length. NULL after an error (errno: ECONNRESET after a reset) or
- * PATIENCE_MS of silence. */
+/* Everything up to the end of file, ended with a NUL that is not counted in
+ * *length; the next call frees it. NULL after an error (errno: ECONNRESET after
+ * a reset) or PATIENCE_MS of silence. */
 char *receive_all(int socket, size_t *length);
 
 /* ---- Waiting ------------------------------------------------------------ */
@@ -170,17 +181,7 @@ bool becomes(pid_t pid, const char *name, int count);
 /* `count` divided by LOAD, at least 1. */
 int load(int count);
 
-/* ---- Running ------------------------------------------------------------ */
-
-/* One test of a suite's table, which ends with {NULL, NULL}. */
-struct test {
-    const char *name;
-    void (*function)(void);
-};
-
-/* Runs a suite, and returns main()'s status. With arguments, runs only the
- * tests that they name; with `--list`, prints the names of all. */
-int run_suite(const char *name, const struct test *tests, int argc,
-              char **argv);
+/* True under a WRAPPER. Some tests would ask about the wrapper. */
+bool is_wrapped(void);
 
 #endif

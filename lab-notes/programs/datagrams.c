@@ -52,7 +52,8 @@ int main(int argc, char **argv)
     if (server < 0 || bind(server, &self.any, length) < 0 ||
         getsockname(server, &self.any, &length) < 0 ||
         (path != NULL && lstat(path, &ours) < 0)) {
-        perror("Fail to start server, bind");
+        fprintf(stderr, "Fail to start server, bind %s: %s\n",
+                argc == 3 ? argv[2] : "1208", strerror(errno));
         return EXIT_FAILURE;
     }
     setsockopt(server, SOL_SOCKET, SO_SNDTIMEO, &moment, sizeof moment);

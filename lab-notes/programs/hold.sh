@@ -11,7 +11,7 @@ if [ $# = 0 ]; then
 fi
 for _ in $(seq "$1"); do
     # Bash connects, takes a free descriptor, and puts its number into `fd`.
-    exec {fd}<> /dev/tcp/127.0.0.1/1208
+    exec {fd}<> "/dev/tcp/127.0.0.1/${PORT:-1208}"
     if [ $# -gt 1 ]; then
         echo "$2" >&"$fd"
         head -n 1 <&"$fd"

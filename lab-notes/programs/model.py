@@ -14,6 +14,7 @@ import concurrent.futures
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -246,6 +247,7 @@ def story(name):
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     sys.stdout.reconfigure(line_buffering=True)
     os.makedirs(BUILD, exist_ok=True)
     if shutil.which("spin") is None:

@@ -145,6 +145,6 @@ active proctype main() {
 active [SIGNALS] proctype on_stop() {
     d_step { stopping || _pid == CLIENTS + 1 -> stopping = true }; //@ stopping = true;
     nonblocking = true; //@ fcntl(listening_socket, F_SETFL, O_NONBLOCK);
-    if :: restarted = accepting // was the main thread's: accept() begins anew, if it waits
+    if :: restarted = accepting // in the main thread: accept(), if it waits, begins anew
     :: interrupted = accepting fi //@ pthread_kill(main_thread, SIGURG);
 }

@@ -16,7 +16,7 @@ threads() { find "/proc/$pid/task" -mindepth 1 -maxdepth 1 | wc -l; }
 
 # One client. It is over when the thread of the client is.
 visit() {
-    ./client -4 < /dev/null 2> /dev/null || fail "./client cannot connect"
+    ./client -4 localhost "${PORT:-1208}" < /dev/null 2> /dev/null || fail "./client cannot connect"
     tries=0
     while [ "$(threads)" -gt "$expected" ]; do
         tries=$((tries + 1))

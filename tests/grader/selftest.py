@@ -34,8 +34,22 @@ TWIN = ('unsupported unprintable-word long-word glued torn-in-two byte-by-byte r
 # What the bugs of lab 15 fail, in the order of their files. The second is a race that is too rare
 # to be seen from outside: that is what the lab is about.
 BUGS = ['others-stay', '', 'memory', 'after-quit', 'quit-unread']
-C_FAULTS = {'loop-variable': ('own-replies', '*'), 'shared-buffer': ('own-replies', 'sigterm'),
-            'joinable': ('memory', 'sigterm')}
+C_FAULTS = {'loop-variable': ('own-replies', '*'), 'shared-buffer': ('own-replies', 'sigterm ipv6'),
+            'joinable': ('memory', 'sigterm ipv6')}
+# What makes them of step 8 of lab 18: a text, and what stands there instead. The last one is right,
+# and of another design: a process for each client.
+STEP_8 = {
+    'loop-variable': {'int client = accept(': 'static int client; client = accept(',
+                      '(void *)(intptr_t)client)': '&client)',
+                      '(int)(intptr_t)argument': '*(int *)argument'},
+    'shared-buffer': {'char reply[4096];': 'static char reply[4096];'},
+    'joinable': {'pthread_detach(thread);': ';'},
+    'processes': {'signal(SIGPIPE, SIG_IGN);': 'signal(SIGPIPE, SIG_IGN), signal(SIGCHLD, SIG_IGN);',
+                  'pthread_create(&thread, NULL, converse,\n' + ' ' * 34 + '(void *)(intptr_t)client) != 0':
+                      'fork() == 0',
+                  '            close(client);': 'close(listener), converse((void *)(intptr_t)client), _exit(0);',
+                  'pthread_detach(thread);': 'close(client);'},
+}
 SLOWEST = 90  # seconds, for the worst server: answers-ping-alone lets each check wait
 
 
@@ -78,6 +92,16 @@ def right(name, command, *options, may=()):
 
 def wrong(name, command, must, may, *options):
     return 'wrong ' + name, lambda: graded(command, must, may, *options)
+
+
+def compile_step_8(name):
+    with open('lab-notes/from-scratch/step-8.c', encoding='utf-8') as file:
+        source = file.read()
+    for text, instead in STEP_8[name].items():
+        assert source.count(text) == 1, f'{text}: not once in step-8.c'
+        source = source.replace(text, instead)
+    subprocess.run(['cc', '-std=c11', '-D_DEFAULT_SOURCE', '-pthread', '-o', f'build/grader/{name}',
+                    '-xc', '-'], input=source, text=True, check=True)
 
 
 def bug(number, patch, check):
@@ -161,23 +185,24 @@ def no_server_is_left():
 
 def jobs():
     os.makedirs('build/grader', exist_ok=True)
-    subprocess.run(f'cc -std=c11 -D_DEFAULT_SOURCE -Wall -Wextra -pthread -o build/grader/c {HERE}/server.c'
-                   f' && go build -o build/grader/go {HERE}/server.go'
+    subprocess.run('go build -o build/grader/go lab-notes/from-scratch/server.go'
                    ' && go build -o build/grader/twin lab-notes/programs/twin.go', shell=True, check=True)
+    for name in STEP_8:
+        compile_step_8(name)
     limit = ['--limit', str(server.LIMIT)]
     yield from ((run.__name__, run) for run in (every_check_can_fail, hundred_points, bad_usage,
                                                 death_is_told, at_an_address, no_server_is_left))
     yield right('./server', ['./server', '-q', '-p', 'PORT'])
     yield right('./server with a limit', ['./server', '-q', '-m', limit[1], '-p', 'PORT'], *limit)
     yield right('server.py', [HERE + '/server.py', 'PORT'], *limit)
-    yield right('server.c', ['build/grader/c', 'PORT'], may=['sigterm'])
-    yield right('server.go', ['build/grader/go', 'PORT'])
+    yield right('step-8.c with processes', ['build/grader/processes', 'PORT'], may=['sigterm', 'ipv6'])
+    yield wrong('server.go', ['build/grader/go', 'PORT'], ['full-house'], ['sigterm'])
     yield wrong('twin.go', ['build/grader/twin', 'PORT'], TWIN.split(), [])
     for fault, (check, others) in server.FAULTS.items():
         yield wrong(fault, [HERE + '/server.py', 'PORT', fault], check.split(), others.split(),
                     *([] if fault in server.UNLIMITED else limit))
     for fault, (check, others) in C_FAULTS.items():
-        yield wrong(fault, ['build/grader/c', 'PORT', fault], [check], others.split())
+        yield wrong(fault, [f'build/grader/{fault}', 'PORT'], [check], others.split())
     for number, (patch, check) in enumerate(zip(sorted(glob.glob('lab-notes/bugs/*.patch')), BUGS), 1):
         if check:
             yield bug(number, patch, check)

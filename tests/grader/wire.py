@@ -7,6 +7,7 @@ import glob
 import hashlib
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -66,10 +67,10 @@ class Client:
         self.came, self.ending, self.reset = bytearray(), '', False
         try:
             self.socket = socket.create_connection((host, server.port), server.patience())
-        except OSError as error:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.here, self.there = self.socket.getsockname()[:2], self.socket.getpeername()[:2]
+        except OSError as error:  # ENOTCONN: reset already, since the server has just died
             raise Failure(f'No connection to {host}, port {server.port}: {error}') from None
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.here, self.there = self.socket.getsockname()[:2], self.socket.getpeername()[:2]
 
     def must_be_accepted(self):
         nobody = '::' if ':' in self.here[0] else '0.0.0.0', 0
@@ -205,11 +206,16 @@ class Server:
         return [self.client() for _ in range(min(count, self.limit or count))]
 
     def start(self, port=None, most_descriptors=0):
-        if self.command:
-            self.port = port or free_port()
-            self.start_process(most_descriptors)
         self.up, self.before = True, None
-        self.until(self.listens_or_is_dead, START_SECONDS)
+        for turn in range(2):
+            if self.command:
+                self.port = port or free_port()
+                self.start_process(most_descriptors)
+            self.until(self.listens_or_is_dead, START_SECONDS)
+            if turn or port or self.first or not self.command or self.process.poll() is None:
+                break
+            self.stop()  # it is dead: perhaps another program took the port before it
+            self.up = True
         if not self.first:
             self.gone = True
             raise Failure(f'No client can connect to port {self.port}.', *self.listens_elsewhere())
@@ -229,10 +235,17 @@ class Server:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        self.last_words = collections.deque(maxlen=2)
-        self.reader = threading.Thread(target=self.last_words.extend, args=[self.process.stderr],
+        self.words = []
+        self.reader = threading.Thread(target=self.hear, args=[self.words, self.process.stderr],
                                        daemon=True)
         self.reader.start()
+
+    @staticmethod
+    def hear(words, stream):
+        """Keeps the first line that has words, and the last one: one of them tells why it died."""
+        for line in stream:
+            if re.search(rb'\w', line):
+                words[1:] = [line]
 
     def listens_elsewhere(self):
         """What a server that nobody can reach does instead, as far as /proc can tell."""
@@ -278,7 +291,7 @@ class Server:
             return [f'The server is dead again: {how}.']
         self.deaths.add(how)
         self.reader.join(1)
-        words = [line.decode('latin-1').strip() for line in self.last_words]
+        words = [line.decode('latin-1').strip() for line in self.words]
         return [f'The server is dead: {how}.'] + [f'  {c_string(word.encode(), 90)}' for word in words]
 
     @contextlib.contextmanager

@@ -1,12 +1,15 @@
 # The labs, every transcript of them executed. LAB=03 does one.
 
-.PHONY: labs labs-selftest
+.PHONY: labs labs-selftest lessons
 
 labs: ## do all labs, type every transcript; one of them: make labs LAB=03
 	@python3 tests/labs/labs.py $(LAB)
 
 labs-selftest: ## the lab runner's own tests: a wrong transcript must fail
 	@python3 tests/labs/labs_selftest.py
+
+lessons: ## TEACHING.md and GLOSSARY.md fit the labs
+	@python3 tests/labs/lessons.py
 
 # For the projector: everything at once, in four panes of tmux.
 

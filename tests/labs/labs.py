@@ -66,7 +66,8 @@ a command of the lab. The other lines may stand in a comment, too, if a reader
 of the lab does not need them.
 
 A block tagged `typed` shows what a reader types before he unfolds what comes: the
-typed lines of the console blocks in the <details> below it, and nothing else.
+typed lines of the console blocks below it in "<details><summary>What comes", and
+nothing else. Other folds, a solution's, say, are run, but are no part of it.
 
 `Tools:` before the first `##` heading is for the whole lab, below a heading for
 that part alone. What is missing skips the lab, or the part, by name; with
@@ -199,7 +200,7 @@ class Lab:
     def read(self, lines):
         terminals = set()
         fence = None
-        folded = False  # below a typed block, in its <details>
+        folded = False  # below a typed block, in a "What comes"
         before = above = ""
         for number, line in enumerate(lines, 1):
             part = self.parts[-1]
@@ -213,7 +214,8 @@ class Lab:
                             lines[start: number - 1], start + 1, terminals))
                         if folded:
                             self.typed[-1][2].extend(
-                                line for step in part.blocks[-1] if step.text
+                                line for step in part.blocks[-1]
+                                if step.text or step.kind == ">"
                                 for line in step.typed())
                     if tag == "typed":
                         self.typed.append((start, lines[start: number - 1], []))
@@ -231,8 +233,8 @@ class Lab:
                 self.parts.append(Part(line.lstrip("# "), level))
             else:
                 self.read_header(number, line, part)
-                folded = (folded or bool(self.typed) and "<details" in line) and \
-                    "</details" not in line
+                folded = (folded or bool(self.typed) and "<summary>What comes" in line
+                          ) and "</details" not in line
             if line.strip():
                 before = line
         if fence is not None:

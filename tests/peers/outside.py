@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -87,17 +86,6 @@ class Case(unittest.TestCase):
                 return path
         return self.lack(f'{" or ".join(names)} is not installed: '
                          f'apt-get install {package}')
-
-    def unshare(self, *namespaces):
-        """A command that runs another one in new namespaces."""
-        command = [self.need('util-linux', 'unshare'), *namespaces]
-        if os.geteuid() != 0:
-            command.append('--map-root-user')
-        if subprocess.run([*command, 'true'], check=False,
-                          stderr=subprocess.DEVNULL).returncode != 0:
-            self.lack(f'{" ".join(command)} is not permitted here: '
-                      'run as root')
-        return command
 
     def start(self, *command, **environment):
         """Starts a program on pipes, its standard error with the output, and

@@ -11,7 +11,6 @@ printed. Afterwards no descriptor and no thread is left.
 import contextlib
 import os
 import random
-import re
 import select
 import socket
 import struct
@@ -19,8 +18,7 @@ import sys
 import threading
 import time
 
-from victim import (Server, check, converse, eventually, in_time, ping, receive_all, run,
-                    scratch)
+from victim import Server, check, converse, eventually, ping, run, scratch
 
 MANY = int(os.environ.get("MANY", "1000"))
 SECONDS = float(os.environ.get("SECONDS", "3"))
@@ -257,101 +255,6 @@ def test_random_bytes():
                     pass
 
     return torment(behave)
-
-
-FORGERIES = (
-    b"\x1b[2J\x1b[31mred\n",
-    b"\x1b]0;title\x07\n",
-    b"x\rConnection\n",
-    b"a\x00b\n",
-    b"foo\x0bServer\x85Stopped.\n",
-    b"\xe2\x80\xae\n",
-    b"%s%n%x\n",
-    b"\\x41\n",
-    b"y" * 1000 + b"\n",
-)
-
-
-def test_forged_log_lines():
-    """Nothing that a client sends can move the cursor or begin a line."""
-    with Server() as server:
-        for forgery in FORGERIES:
-            with server.connect() as client:
-                client.sendall(forgery + b"quit\n")
-                receive_all(client)
-        server.stop()
-        log = server.log.all()
-        check(re.fullmatch(rb"[ -~\n]*", log), "unprintable bytes in the log")
-        for line in log.splitlines():
-            check(re.fullmatch(rb"Server Started \.\.\.|Listening on .*|Server Stopped\.|"
-                               rb"Connection from 127\.0\.0\.1:\d+ (opened: .*|closed\.)|"
-                               rb"Unsupported command: [!-~]{1,260}", line), "forged:", line)
-        check(log.count(b"Unsupported command: ") == len(FORGERIES), "lines missing")
-
-
-def test_log_volume():
-    """A flood of unsupported commands: the log shows a hundred, and counts the rest
-    in one line."""
-    flood = b"x\n" * 2_000_000
-    with Server() as server:
-        with server.connect() as client:
-            before = len(server.log.bytes)
-            threading.Thread(target=client.sendall, args=(flood,), daemon=True).start()
-            left = len(flood) // 2 * len(b"Unsupported command: x\n")
-            while left > 0:
-                came = client.recv(1 << 20)
-                check(came, "the end came early")
-                left -= len(came)
-            converse(client, b"quit\n", b"")
-        server.stop()
-        log = server.log.all()[before:]
-        check(log.count(b"Unsupported command: x\n") == 100, "shown:", log[:3000])
-        check(b"\nUnsupported commands not shown: 1999900\n" in log, "miscounted:", log[-200:])
-        return f"{len(flood)} bytes sent, {len(log)} bytes logged"
-
-
-def test_quiet_survives_silently():
-    """-q through all kinds of malice: not a byte on standard output, and only
-    errors on standard error, of which there are none."""
-    path = os.path.join(scratch(), "socket")
-    with Server("-q", "-U", path, "-w", "1") as server:
-        with Crowd(server) as crowd:
-            fill(crowd, b"foo\n\x1b[2J\nping\n" + b"x" * 5000 + b"\n")
-            for member in list(crowd.members.values())[::2]:
-                crowd.leave(member)
-            server.serves()
-        server.comes_to_rest((4, 1))
-        server.stop()
-        check(server.log.all() == b"", server.log.all())
-        check(server.errors.all() == b"", server.errors.all())
-
-
-def test_full_house():
-    """MANY who want in where 10 may: each is told so, or finds the door closed,
-    and those inside notice nothing."""
-    with Server("-m", "11") as server:
-        rest = server.at_rest()
-        with Honest(server) as honest, contextlib.ExitStack() as inside:
-            for _ in range(10):
-                ping(inside.enter_context(server.connect()))
-            told = closed = 0
-            until = time.monotonic() + SECONDS
-            while time.monotonic() < until and honest.problem is None:
-                with server.connect() as client:
-                    try:
-                        words = receive_all(client)
-                        check(words == b"Too many clients, limit 11\n", "told", words)
-                        told += 1
-                    except ConnectionResetError:
-                        closed += 1
-            check(told > 0, "nobody was told")
-        note = honest.verdict()
-        server.comes_to_rest(rest)
-        full = time.monotonic()
-        server.serves()
-        in_time(full, 1, "service")
-        server.stop()
-        return f"{told} told, {closed} reset, " + note
 
 
 if __name__ == "__main__":

@@ -119,26 +119,15 @@ class Lines:
 class Server:
     """./server, started and listening; in a `with` it is surely gone after."""
 
-    def __init__(self, *options, stdout=None, stderr=None, limits=(), user=None, env=None,
-                 program=None, listening=True):
-        self.directory = None
+    def __init__(self, *options, stdout=None, stderr=None, env=None, program=None,
+                 listening=True):
         words = [program or os.path.join(PROGRAMS, "server"), *options]
         if "-p" not in options and "-U" not in options:
             words += ["-p", "0"]
         self.path = options[options.index("-U") + 1] if "-U" in options else None
-
-        def prepare():
-            for limit, value in limits:
-                resource.setrlimit(limit, (value, value))
-            if user is not None:
-                os.setgroups([])
-                os.setgid(user)
-                os.setuid(user)
-
         self.process = subprocess.Popen(
             WRAPPER + words, stdin=subprocess.DEVNULL, stdout=stdout or subprocess.PIPE,
-            stderr=stderr or subprocess.PIPE, env={**os.environ, **(env or {})},
-            preexec_fn=prepare if limits or user is not None else None)
+            stderr=stderr or subprocess.PIPE, env={**os.environ, **(env or {})})
         self.pid = self.process.pid
         self.log = Lines(self.process.stdout) if stdout is None else None
         self.errors = Lines(self.process.stderr) if stderr is None else None
@@ -221,15 +210,21 @@ class Server:
             converse(client, b"ping\necho  a  b\nquit\n", b"pong\n a  b\n")
 
     def stop(self, number=signal.SIGTERM, within=5.0):
-        """The orderly stop: exit status 0, in time."""
+        """The orderly stop, in time."""
         began = time.monotonic()
         self.process.send_signal(number)
+        self.ends()
+        return in_time(began, within, "the stop")
+
+    def ends(self):
+        """The orderly end: exit status 0, and the last line of the log."""
         try:
             status = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             status = None
         check(status == 0, "exit status", status)
-        return in_time(began, within, "the stop")
+        last = self.log.all()[-17:] if self.log else b""
+        check(last in (b"", b"\nServer Stopped.\n"), "the log ends with", last)
 
 
 def receive_all(client):
