@@ -10,7 +10,7 @@ TWIN := $(if $(shell command -v go),$(BENCH)/fair-twin)
 
 load: $(BENCH)/load $(BENCH)/bare ## the load generator, build/default/bench/load
 
-bench: all release designs $(BENCH)/load $(BENCH)/bare $(TWIN) ## each design, and peers, 12 minutes; with QUICK=1 two
+bench: all release designs $(BENCH)/load $(BENCH)/bare $(TWIN) ## each design, and peers, 13 minutes; with QUICK=1 two
 	@python3 tests/bench/bench.py $(if $(QUICK),--quick) $(if $(VERBOSE),--verbose) \
 	    --server $(PROGRAMS)/server --release build/release/server \
 	    --load $(BENCH)/load --bare $(BENCH)/bare \

@@ -186,17 +186,21 @@ class Results:
         return rows
 
     def steps(self):
-        rows = [["what is done for a client", "us", "us more than the bare loop"]]
+        rows = [["what is done for a client", "us", "more than the bare loop",
+                 "by the clock, both sides"]]
         bare = self.values("visit", "bare", "us_per_reply")
         for name in self.servers("visit", STEPS):
             mine = self.values("visit", name, "us_per_reply")
             more = [one - two for one, two in zip(mine, bare)]
-            rows.append([STEPS[name], cell(mine), "" if name == "bare" else cell(more)])
+            clock = [1e6 / each for each in self.values("visit", name, "per_second")]
+            rows.append([STEPS[name], cell(mine), "" if name == "bare" else cell(more),
+                         cell(clock)])
         return rows
 
     def turns(self):
         """What a reply costs, by who asks."""
-        tests = {"rr 64": "64, nobody beside them",
+        tests = {"rr 1": "1, nobody beside it", "rr 64": "64, nobody beside them",
+                 "1 beside 1936": "1, beside 1,936 silent ones",
                  "64 beside 1936": "64, beside 1,936 silent ones",
                  "64 of 2000": "64 at a time, 2,000 in turn", "rr 2000": "2,000 at once"}
         names = self.servers("64 of 2000", NAMES)
@@ -304,9 +308,9 @@ def rewritten(text, results):
     def markdown(match):
         head, *rows = results.table(match[2])
         lines = [head, ["---"] * len(head), *rows]
-        return match[1] + "".join(f"| {' | '.join(row)} |\n" for row in lines)
+        return match[1] + "".join(f"| {' | '.join(row)} |\n" for row in lines) + "\n"
 
-    return re.sub(r"(<!-- bench: (\w+) -->\n\n)(?:\|.*\n)*", markdown, text)
+    return re.sub(r"(<!-- bench: (\w+) -->\n\n)(?:\|.*\n)*\n?", markdown, text)
 
 
 class Bench:
@@ -413,10 +417,11 @@ class Bench:
         self.afresh("idle 19000", ["ours", "release", "bare"], "idle", "-n", 19000, "-t", 0.1)
 
     def turns(self):
-        """64 requests in flight, always. What differs is who sends them: the
-        same 64 while 1,936 are silent, or all 2,000 in turn."""
-        with self.started(["ours", "bare", "epoll", "twin"]) as servers:
-            self.alternate("64 beside 1936", servers, "rr", "-n", 64, "-i", 1936)
+        """What differs is who asks: the same few while 1,936 are silent, or all
+        2,000 in turn."""
+        with self.started(["ours", "poll", "epoll", "twin"]) as servers:
+            for size in (1, 64):
+                self.alternate(f"{size} beside 1936", servers, "rr", "-n", size, "-i", 1936)
             self.alternate("64 of 2000", servers, "rr", "-n", 2000, "-f", 64)
 
     def grow(self):
@@ -475,10 +480,11 @@ def report(bench, options):
         say("\nThousand replies a second to so many clients; thousand visits a second (connect,\n"
             "ping, quit; 16 at a time); memory for a silent client, of the server and the kernel.\n")
         say(aligned(results.designs(spread=False)))
-        widest = max((max(each) - min(each)) / statistics.median(each)
-                     for size in SIZES for name in NAMES
-                     if (each := results.values(f"rr {size}", name)))
-        say(f"\nA number is the median of its rounds, which lay up to {100 * widest:.0f} % apart.\n"
+        apart = [100 * (max(each) - min(each)) / statistics.median(each)
+                 for size in SIZES for name in NAMES
+                 if (each := results.values(f"rr {size}", name))]
+        say(f"\nA number is the median of its rounds. They lay {statistics.median(apart):.0f} % "
+            f"apart, at worst {max(apart):.0f} %.\n"
             "Go along the rows of threads and epoll: where do they cross? Is server.c slower than\n"
             "the bare loop, which has threads and does nothing else? Who pays most for a visit?")
     if options.verbose:
