@@ -1,21 +1,23 @@
 # The load generator, and the benchmark that it is for. They are optimized in
 # every variant: it is the server that we look at. `make bench` takes options of
-# tests/bench/bench.py, say BENCH_FLAGS='--only rr --cores free'.
+# tests/bench/bench.py, say BENCH_FLAGS='--only rr --rounds 3'.
 
 BENCH := $(OBJECTS)/bench
 BENCH_OUT = build/bench
-TWIN_SOURCE := $(wildcard lab-notes/programs/twin.go)
-TWIN := $(if $(TWIN_SOURCE),$(if $(shell command -v go),$(BENCH)/twin))
+TWIN := $(if $(shell command -v go),$(BENCH)/fair-twin)
 
-.PHONY: load bench load-selftest
+.PHONY: load bench bench-tables load-selftest
 
-load: $(BENCH)/load ## the load generator, build/default/bench/load
+load: $(BENCH)/load $(BENCH)/bare ## the load generator, build/default/bench/load
 
-bench: all release $(BENCH)/load $(BENCH)/bare $(TWIN) ## beside its peers, 10 minutes; with QUICK=1 two
-	python3 tests/bench/bench.py $(if $(QUICK),--quick) --out $(BENCH_OUT) \
+bench: all release designs $(BENCH)/load $(BENCH)/bare $(TWIN) ## each design, and peers, 13 minutes; with QUICK=1 two
+	@python3 tests/bench/bench.py $(if $(QUICK),--quick) $(if $(VERBOSE),--verbose) \
 	    --server $(PROGRAMS)/server --release build/release/server \
 	    --load $(BENCH)/load --bare $(BENCH)/bare \
-	    $(if $(TWIN),--twin $(TWIN)) $(BENCH_FLAGS)
+	    $(if $(TWIN),--twin $(TWIN)) --out $(BENCH_OUT) $(BENCH_FLAGS)
+
+bench-tables: ## rewrite the tables and plots of the labs from lab-notes/bench/bench.csv
+	@python3 tests/bench/bench.py --tables lab-notes/*.md --out lab-notes/bench
 
 load-selftest: all $(BENCH)/load ## the load generator notices what is wrong
 	@python3 tests/bench/load_selftest.py $(BENCH)/load $(PROGRAMS)/server
@@ -26,7 +28,7 @@ $(BENCH)/%: tests/bench/%.c $(OBJECTS)/flags
 	$(Q)$(COMPILE) -O2 -o $@ $<
 
 # Go keeps its cache in the build directory, not in the student's home.
-$(BENCH)/twin: $(TWIN_SOURCE)
+$(BENCH)/fair-twin: lab-notes/programs/fair-twin.go
 	$(SHORT) 'go build -o $@ $<'
 	@mkdir -p $(@D)
 	$(Q)GOCACHE=$(CURDIR)/build/go go build -o $@ $<
