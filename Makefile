@@ -93,7 +93,7 @@ clean: ## leave the tree as it was cloned
 	rm -rf build server client build.log dump.log
 
 # What a student needs, in this order. The rest is for who changes the project.
-FOR_STUDENTS = all run test labs grade demo clean help
+FOR_STUDENTS = all run test labs grade play demo clean help
 SHOW_TARGETS = awk -F ':.*\#\# ' '/^[a-z0-9-]+:.*\#\# / { printf "  make %-16s %s\n", $$1, $$2 }
 
 help: ## this list; make help-all has the rest

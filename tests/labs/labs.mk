@@ -11,15 +11,19 @@ labs-selftest: ## the lab runner's own tests: a wrong transcript must fail
 lessons: ## TEACHING.md and GLOSSARY.md fit the labs
 	@python3 tests/labs/lessons.py
 
-# For the projector: everything at once, in four panes of tmux.
+# For the projector: a lab plays itself, in tmux.
 
-.PHONY: demo demo-test
+.PHONY: play demo play-test
 
-demo: all ## tmux: the server's log, a client, live lsof, live threads
-	@tests/labs/demo.sh $(PROGRAMS)
+play: ## for the projector: a lab plays itself in tmux: make play LAB=08
+	@python3 -B tests/labs/play.py $(or $(LAB),$(error which lab? make play LAB=08)) \
+	    $(if $(PART),--part $(PART))
 
-demo-test: all ## drives the demo and reads its panes
-	@python3 tests/labs/demo_test.py $(PROGRAMS)
+demo: ## the same with a server, two clients, lsof and the threads
+	@python3 -B tests/labs/play.py tests/labs/demo.md
+
+play-test: ## plays all labs and reads what tmux shows; one: LAB=03
+	@python3 -B tests/labs/play_test.py $(LAB)
 
 # The diagrams of the documents, drawn into build/diagrams/, and the labs to be
 # handed out on paper, build/handouts/.

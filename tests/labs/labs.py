@@ -499,6 +499,9 @@ class Terminal:
             preexec_fn=reset_signals)
         self.child.delaybeforesend = None
 
+    def send(self, text):
+        self.child.send(text)
+
     def read(self, seconds):
         try:
             self.pending += self.child.read_nonblocking(65536, seconds)
@@ -577,6 +580,7 @@ class Session:
         self.show = show
         self.rewrite = rewrite
         self.terminals = {}
+        self.terminal_class = Terminal
         self.numbers = Numbers(lab.fixed, lab.lines)
 
     def wait(self, terminal, done, quiet=BOUND, bound=BOUND):
@@ -600,7 +604,7 @@ class Session:
 
     def open(self, name):
         if name not in self.terminals:
-            self.terminals[name] = Terminal(name, self.directory)
+            self.terminals[name] = self.terminal_class(name, self.directory)
             if not self.wait(self.terminals[name],
                              self.terminals[name].at_prompt,
                              START_BOUND, START_BOUND):
@@ -631,14 +635,14 @@ class Session:
         terminal.after_key = False
 
         if step.kind == ">" and step.text in KEYS:
-            terminal.child.send(KEYS[step.text])
+            terminal.send(KEYS[step.text])
             if step.text != "^D":
                 self.wait_for_echo(terminal, step, step.text)
                 terminal.after_key = True
             return
         lines = self.numbers.in_command(step.text).split("\n")
         for line in lines:
-            terminal.child.send(line + "\r")
+            terminal.send(line + "\r")
             self.wait_for_echo(terminal, step, line + "\n")
             if line is not lines[-1]:
                 self.wait_for_echo(terminal, step, terminal.more)
