@@ -20,7 +20,7 @@ play: ## for the projector: a lab plays itself in tmux: make play LAB=08
 	    $(if $(PART),--part $(PART))
 
 demo: ## the same with a server, two clients, lsof and the threads
-	@python3 -B tests/labs/play.py tests/labs/demo.md
+	@python3 -B tests/labs/play.py lab-notes/programs/demo.md
 
 play-test: ## plays all labs and reads what tmux shows; one: LAB=03
 	@python3 -B tests/labs/play_test.py $(LAB)

@@ -1,21 +1,18 @@
 #!/usr/bin/env python3
 """Plays a lab on the projector, live, in tmux: `make play LAB=08`.
 
-    tests/labs/play.py LAB [--part N] [--delay SECONDS]
-
-The lab's text is in the upper pane, its terminals are below. Enter shows the next
-text, or types the next command into the terminal that the lab names; what comes is
-real. `n` does the rest of the part quickly. `p` starts all anew (terminals, copy of
-the sources, namespaces), and does quickly what comes before the part. `q` ends all
-that was started. Who clicks on a terminal can type there, at any time.
+The lab's text is in the upper pane, its terminals are below. Enter shows the next text,
+or types the next command into the terminal that the lab names; what comes is real. `n`
+does the rest of the part quickly. `p` starts all anew (terminals, copy of the sources,
+namespaces), and does quickly what comes before the part. `q` ends all that was started.
+Who clicks on a terminal can type there, at any time.
 
 The lab is read, typed and compared by the runner, labs.py. A terminal is its pty, 100
-columns wide; the pane in tmux shows what comes from it and sends it the keys. What
-comes otherwise than printed is told in the text pane and at the end. Each time that a
-key is waited for, the tmux options @at and @numbers say so, for play_test.py.
+columns wide; a pane of tmux shows what comes from it, and the keys pressed in the pane
+go to it. What comes otherwise than printed is told in the text, and again at the end.
+play_test.py reads the tmux options @at (for what a key is waited) and @numbers.
 """
 import argparse
-import fcntl
 import functools
 import importlib.util
 import json
@@ -24,58 +21,43 @@ import re
 import select
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import textwrap
 import time
 import tty
+from types import SimpleNamespace
 
 import labs
 
-WIDTH, HEIGHT = 100, 28  # what a room can read
+WIDTH, HEIGHT = 100, 28  # what the back of a room can read
 CARD = 10  # lines of text that are shown at once
-SMALL = 3  # lines that each terminal keeps
+SMALL = 3  # lines that each pane keeps
 PATIENCE = 5  # seconds of waiting after which Enter goes on without the output
 AGAIN = 100  # exit status: start anew, and add the number of the part
 KEYS = {b"\r": "enter", b" ": "enter", b"\x1b[6~": "enter", b"n": "n", b"p": "p", b"q": "q"}
-LABEL = r"\*\*(?:Predict|Observe|Explain)\.\*\*"
+HELP = " Enter: go on   n, p: next, previous part   q: end   A click on a terminal: type there"
 
 
 class End(Exception):
-    """The teacher ends the lab, with this exit status."""
+    """The lab is to end, with this exit status."""
 
 
 # ---- The lab's text ----------------------------------------------------------
 
-
-class Card:
-    """Some lines of text to show at once. `typed` is shown below them until the
-    first of it is typed."""
-
-    def __init__(self):
-        self.lines = []
-        self.typed = []
-
-
-def without_marks(text):
-    """Markdown's marks become bold and green; each counts as one column."""
-    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text)
-    text = re.sub(r"\*\*(.+?)\*\*", "\x01\\1\x02", text)
-    text = re.sub(r"(?<!\w)\*(\w[^*]*)\*", "\x01\\1\x02", text)
-    return re.sub(r"`([^`]+)`", "\x03\\1\x04", text)
-
-
-def as_shown(line):
-    for mark, escape in zip("\x01\x02\x03\x04", (1, 22, 32, 39)):
-        line = line.replace(mark, f"\x1b[{escape}m")
-    return line
+PIECE = re.compile(
+    r"^(?:```(?P<tag>\w*)\n(?P<block>(?s:.*?))^```$|#+ (?P<title>.*)$|(?P<fold></?details.*)$"
+    r"|(?s:<!--.*?-->)|(?P<text>\S.*(?:\n(?!\s*$|```|[#|<]|- |\d+\. ).*)*))", re.M)
+MARKS = ((r"!\[([^]]*)\]\([^)]*\)", r"[figure: \1]"), (r"\[([^]]*)\]\([^)]*\)", r"\1"),
+         (r"\*\*(.+?)\*\*", "\x01\\1\x02"), (r"(?<!\w)\*(\w[^*]*)\*", "\x01\\1\x02"),
+         (r"`([^`]+)`", "\x03\\1\x04"), (r"^\| (.*) \|$", r"\1"))
+ESCAPES = {"\x01": "\x1b[1m", "\x02": "\x1b[22m", "\x03": "\x1b[32m", "\x04": "\x1b[39m"}
 
 
 class Part:
-    """What stands below one heading: cards and steps in the order of the lab."""
+    """What stands below one heading: steps, and cards of text to show at once, in
+    the order of the lab. A card shows what is typed until the first of it is typed."""
 
     def __init__(self, title):
         self.title = title
@@ -85,83 +67,54 @@ class Part:
     def steps(self):
         return [item for item in self.items if isinstance(item, labs.Step)]
 
-    def terminals(self):
-        return list(dict.fromkeys(step.terminal for step in self.steps()
-                                  if step.terminal))
-
-    def card(self, height):
+    def card(self, height=0):
         """The card to which so many lines are added."""
         if self.fresh or len(self.items[-1].lines) + height > CARD:
-            self.items.append(Card())
+            self.items.append(SimpleNamespace(lines=[], typed=[]))
         self.fresh = False
         return self.items[-1]
 
-    def say(self, paragraph):
-        if not paragraph:
-            return
-        text = without_marks(" ".join(paragraph))
-        item = re.match(r"(?:- |\d+\. )", text)
+    def say(self, text):
+        """Adds a paragraph. Bold and code are marked in it, by one column each."""
+        text = " ".join(text.split())
+        for mark, plain in MARKS:
+            text = re.sub(mark, plain, text)
+        item = re.match(r"- |\d+\. |", text)[0]
         lines = textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False,
-                              subsequent_indent=" " * len(item[0]) if item else "")
-        self.fresh = self.fresh or bool(re.match(LABEL, paragraph[0]))
+                              subsequent_indent=" " * len(item))
         card = self.card(len(lines) + 1)
         card.lines += ([""] if card.lines and not item else []) + lines
-        del paragraph[:]
 
-    def block(self, lines):
-        for start in range(0, len(lines), CARD):
-            some = ["  " + line for line in lines[start: start + CARD]]
+    def show(self, block):
+        for start in range(0, len(block), CARD):
+            some = ["  " + line for line in block[start: start + CARD]]
             self.card(len(some)).lines += some
-
-    def do(self, step):
-        self.items.append(step)
-        self.fresh = True
 
 
 def read_script(path, steps):
     """The parts of a lab. `steps` are those that can be done here."""
-    by_line = {step.where: step for step in steps}
-    parts, fence, block, paragraph = [], None, [], []
     with open(path, encoding="utf-8") as file:
-        lines = file.read().expandtabs(8).split("\n")
-    for number, line in enumerate(lines, 1):
-        if re.match(r"#+ ", line) and fence is None:
-            if parts:
-                parts[-1].say(paragraph)
-            parts.append(Part(line.lstrip("# ")))
+        text = file.read().expandtabs(8)
+    parts = []
+    for piece in PIECE.finditer(text):
+        first = text.count("\n", 0, piece.start()) + 1
+        if piece["title"]:
+            parts.append(Part(piece["title"]))
             continue
-        if not parts:
-            continue
-        part, step = parts[-1], by_line.get(number)
-        if step:
-            part.say(paragraph)
-            if step.kind == "edit":
-                part.block(step.output)
-            part.do(step)
-        if line.startswith("```") and fence is None:
-            part.say(paragraph)
-            fence, block = line[3:].strip(), []
-        elif line.rstrip() == "```":
-            if fence == "mermaid":
-                kind = re.match(r"[a-z]+", block[0])[0]
-                part.say([f"[figure: {kind.replace('sequence', 'sequence diagram')}]"])
-            elif fence == "typed":
-                part.card(0).typed += block
-            elif fence != "console" and not isinstance(part.items[-1], labs.Step):
-                part.block(block)
-            fence = None
-        elif fence is not None:
-            block.append(line)
-        elif re.match(r"</?details|<!--", line):
-            part.say(paragraph)
-            part.fresh = part.fresh or line.startswith("<details")
-        elif not line.strip() or re.match(r"\W*(Tools|Minutes|Isolation)\b.*:", line):
-            part.say(paragraph)
-        else:
-            if re.match(r"\s*(- |\d+\. |\|)", line):
-                part.say(paragraph)
-            paragraph.append(line.strip())
-    parts[-1].say(paragraph)
+        part, block = parts[-1], (piece["block"] or "").splitlines()
+        if piece["tag"] == "typed":
+            part.card().typed += block
+        elif piece["tag"] == "mermaid":
+            part.say(f"[figure: {re.sub('([A-Z]).*| .*', '', block[0])} diagram]")
+        elif piece["tag"] not in (None, "console"):
+            part.show(block)
+        elif piece["text"] and not re.match(r"\W*(Tools|Minutes)\b|\|[- |]*$", piece["text"]):
+            part.say(piece["text"])
+        part.fresh = part.fresh or bool(piece["fold"])
+        for step in steps:
+            if first <= step.where <= first + piece[0].count("\n"):
+                part.items.append(step)
+                part.fresh = True
     return parts
 
 
@@ -169,12 +122,15 @@ def read_script(path, steps):
 
 
 class Pane:
-    """A pane in which only we write and read. It does not know of lines."""
+    """A pane in which only we read and write."""
 
     def __init__(self, found, title):
         self.id, path = found.split()
         self.file = os.open(path, os.O_RDWR | os.O_NOCTTY)
         tty.setraw(self.file)
+        self.title(title)
+
+    def title(self, title):
         self.write(f"\x1b]2;{title}\x07")
 
     def write(self, text):
@@ -183,71 +139,54 @@ class Pane:
             data = data[os.write(self.file, data):]
 
     def keys(self):
-        try:
-            return os.read(self.file, 4096) if select.select([self.file], [], [], 0)[0] \
-                else b""
-        except OSError:
-            raise End(0) from None  # tmux is gone
+        return os.read(self.file, 4096) if select.select([self.file], [], [], 0)[0] else b""
 
 
 class Screen:
     """A tmux server of our own, which reads nobody's configuration."""
 
+    NEW = ("-d", "-PF", "#{pane_id} #{pane_tty}", "exec sleep infinity")
+
     def __init__(self, directory):
-        self.socket = os.path.join(directory, "tmux")
-        self.client = None
-        self.new = ["-PF", "#{pane_id} #{pane_tty}", "exec sleep infinity"]
         os.environ.pop("TMUX", None)
         os.environ["SHELL"] = "/bin/sh"
-        self.text = Pane(self.tmux("new-session", "-d", "-x", str(WIDTH), "-y",
-                                   str(HEIGHT), *self.new), "")
-        for option in ("mouse on", "history-limit 20000", "pane-border-status top",
-                       "pane-border-format  #[bold]#{pane_title}#[default] ",
-                       "status-left  ", "status-right  ", "window-status-format ",
-                       "status-style reverse"):
-            self.tmux("set", "-g", *option.split(" ", 1))
-        self.tmux("set", "-g", "window-status-current-format", "Enter: go on   n, p: next, "
-                  "previous part   q: end   A click on a terminal: type there")
+        self.command = ["tmux", "-S", os.path.join(directory, "tmux"), "-f", "/dev/null", "-u"]
+        self.client = None
+        self.text = Pane(self.tmux("new-session", "-x", str(WIDTH), "-y", str(HEIGHT), *self.NEW),
+                         "")
+        for option, value in (
+                ("mouse", "on"), ("history-limit", "20000"), ("status-left", HELP),
+                ("status-left-length", str(WIDTH)), ("status-right", ""),
+                ("window-status-format", ""), ("window-status-current-format", ""),
+                ("status-style", "reverse"), ("pane-border-status", "top"),
+                ("pane-border-format", " #[bold]#{pane_title}#[nobold] ")):
+            self.tmux("set", "-g", option, value)
 
     def tmux(self, *words):
-        try:
-            return subprocess.run(
-                ["tmux", "-S", self.socket, "-f", "/dev/null", "-u", *words], check=True,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
-        except subprocess.CalledProcessError:
-            raise End(0) from None
-
-    def attach(self):
-        self.client = subprocess.Popen(["tmux", "-S", self.socket, "-u", "attach"])
-
-    def attached(self):
-        return self.client.poll() is None
-
-    def ask(self, form):
-        """Numbers of the text's pane and its window."""
-        return map(int, self.tmux("display", "-p", "-t", self.text.id, form).split())
-
-    def size(self):
-        """The pane's, as its programs know it: tmux tells them a moment later."""
-        size = fcntl.ioctl(self.text.file, termios.TIOCGWINSZ, bytes(8))
-        return struct.unpack("HHHH", size)[:2]
+        return subprocess.run([*self.command, *words], check=True, capture_output=True,
+                              text=True).stdout.strip()
 
     def stack(self, panes):
         """Shows these panes below the text, and no others."""
-        for pane in self.tmux("list-panes", "-F", "#{pane_id}").split():
-            if pane != self.text.id:
-                self.tmux("break-pane", "-d", "-s", pane)
-        above = self.text.id
-        for pane in panes:
-            self.tmux("join-pane", "-d", "-v", "-s", pane.id, "-t", above)
+        for pane in self.tmux("list-panes", "-F", "#{pane_id}").split()[1:]:
+            self.tmux("break-pane", "-d", "-s", pane)
+        for above, pane in zip([self.text, *panes], panes):
+            self.tmux("join-pane", "-d", "-v", "-s", pane.id, "-t", above.id)
             self.tmux("select-layout", "-E")
-            above = pane.id
+
+    def attach(self):
+        self.client = subprocess.Popen([*self.command, "attach"])
+
+    def is_over(self, seconds):
+        """Whether the client has ended, and with it what a person sees."""
+        try:
+            return self.client is not None and self.client.wait(seconds) is not None
+        except subprocess.TimeoutExpired:
+            return False
 
     def end(self):
-        subprocess.run(["tmux", "-S", self.socket, "kill-server"], check=False,
-                       stderr=subprocess.DEVNULL)
-        if self.client:
-            self.client.wait()
+        subprocess.run([*self.command, "kill-server"], check=False, stderr=subprocess.DEVNULL)
+        self.is_over(labs.BOUND)
 
 
 # ---- Playing -----------------------------------------------------------------
@@ -259,9 +198,8 @@ class Terminal(labs.Terminal):
     def __init__(self, player, name, directory):
         super().__init__(name, directory)
         self.player = player
-        self.directory = directory
         self.held = ""  # may be the beginning of a prompt
-        self.pane = Pane(player.screen.tmux("new-window", "-d", *player.screen.new), name)
+        self.pane = Pane(player.screen.tmux("new-window", *player.screen.NEW), name)
 
     def read(self, seconds):
         keys = self.pane.keys()
@@ -272,8 +210,8 @@ class Terminal(labs.Terminal):
         length = len(self.pending)
         try:
             came = super().read(seconds)
-        except labs.LabError:  # the teacher has left the shell: here is a new one
-            super().__init__(self.name, self.directory)
+        except labs.LabError:  # somebody has left the shell: here is a new one
+            super().__init__(self.name, self.player.directory)
             return False
         shown = (self.held + self.pending[length:]).replace(
             self.prompt, f"{self.name}{self.player.marks[self.name]} ").replace(self.more, "> ")
@@ -296,89 +234,76 @@ class Player(labs.Session):
         super().__init__(lab, directory, False, False)
         self.screen = screen
         self.delay = delay
-        self.hurry = False  # do the rest of the part without waiting for Enter
         self.terminal_class = functools.partial(Terminal, self)
-        steps, skipped = lab.plan()
-        self.parts = read_script(lab.path, [step for block in steps for step in block])
+        blocks, skipped = lab.plan()
+        self.parts = read_script(lab.path, sum(blocks, []))
         self.skipped = dict(skipped)
-        self.names = list(dict.fromkeys(
-            name for part in self.parts for name in part.terminals()))
+        self.names = list(dict.fromkeys(step.terminal for part in self.parts
+                                        for step in part.steps() if step.terminal))
         self.marks = {}  # of the prompts: $ or #
-        self.part = None
-        self.number = 0  # of the part
+        self.part = self.parts[0]
         self.begun = False  # Enter was pressed in this part
-        self.card = Card()
+        self.hurry = False  # do the rest of the part without waiting for Enter
+        self.card = self.part.card()
         self.stacked = []  # the names of the terminals that are seen
-        self.heights = None
+        self.rows = []
         self.note = ""
         self.notes = []
 
-    # -- What is seen --
-
     def arrange(self, step=None):
-        """Gives the text and the terminals their lines: the one that is typed into
-        first, then those in which this part shows most."""
-        shown = [self.terminals[name].pane for name in self.stacked]
-        window, = self.screen.ask("#{window_height}")
-        rows = window - 1 - len(shown)
-        text = rows
-        need = {name: SMALL for name in self.stacked}
-        if shown:
-            wanted = len(self.card.lines) + len(self.card.typed) + 2 + bool(self.note)
-            text = max(3, min(wanted, rows - SMALL * len(shown)))
-            left = rows - text - SMALL * len(shown)
-            wants = [(step.terminal, len(step.shown()) + 2)] if step else []
-            for name in self.stacked:
-                wants.append((name, 2 + sum(len(each.shown()) for each in self.part.steps()
-                                            if each.terminal == name)))
-            wants += [(name, rows // len(shown)) for name in self.stacked]
-            wants.append((self.stacked[-1], rows))
-            for name, lines in wants:
-                more = max(0, min(left, lines - need[name]))
-                need[name] += more
-                left -= more
-        heights = [window, text, *need.values()]
-        if heights != self.heights:
-            self.heights = heights
-            for pane, height in zip([self.screen.text, *shown[:-1]], heights[1:]):
-                self.screen.tmux("resize-pane", "-t", pane.id, "-y", str(height))
+        """Gives lines to the text, then to the terminal that is typed into, then to
+        those that show something in this part, in turns, and what is left to all."""
+        panes = [self.screen.text] + [self.terminals[name].pane for name in self.stacked]
+        text = len(self.card.lines) + len(self.card.typed) + bool(self.note) + 1
+        part = {1 + index: 2 + sum(len(each.shown()) for each in self.part.steps()
+                                   if each.terminal == name)
+                for index, name in enumerate(self.stacked)}
+        active = {1 + self.stacked.index(step.terminal): 2 + len(step.shown())} if step else {}
+        window = int(self.screen.tmux("display", "-p", "#{window_height}"))
+        rows = [SMALL] * len(panes)
+        left = window - sum(rows) - len(panes)
+        for wanted in ({0: text}, active, part, dict.fromkeys(part or [0], window)):
+            while left > 0 and (few := [pane for pane in wanted if rows[pane] < wanted[pane]]):
+                for pane in few[:left]:
+                    rows[pane] += 1
+                    left -= 1
+        if [window, *rows] != self.rows:
+            self.rows = [window, *rows]
+            for pane, lines in zip(panes[:-1], rows):
+                self.screen.tmux("resize-pane", "-t", pane.id, "-y", str(lines))
 
     def draw(self, hint):
-        rows, columns = self.screen.ask("#{pane_height} #{pane_width}")
+        width = os.get_terminal_size(self.screen.text.file).columns
         below = ["\x1b[31m" + self.note + "\x1b[39m"] if self.note else []
-        if columns < WIDTH:
-            below.append(f"(This window has {columns} columns; {WIDTH} are wanted.)")
-        below.append("\x1b[1;7m " + hint[: columns - 2] + " \x1b[0m")
+        if width < WIDTH:
+            hint += f"   (The window is too narrow: {width} columns instead of {WIDTH}.)"
+        below.append("\x1b[1;7m " + hint[: width - 3] + " \x1b[0m")
         lines = self.card.lines + ["  " + line for line in self.card.typed]
-        lines = lines[: rows - len(below)]
-        lines += [""] * (rows - len(below) - len(lines)) + below
-        self.screen.text.write("\x1b[?25l\x1b[0m\x1b[H\x1b[2J" + "\r\n".join(
-            " " + as_shown(line) for line in lines))
+        lines = lines[: self.rows[1] - len(below)] + below
+        text = "\r\n ".join(lines)
+        for mark, escape in ESCAPES.items():
+            text = text.replace(mark, escape)
+        self.screen.text.write("\x1b[?25l\x1b[0m\x1b[H\x1b[2J " + text)
 
-    def tell(self, note):
+    def tell(self, error):
         """Something came otherwise than printed."""
-        self.notes.append(note)
-        self.note = note.split("\n", 1)[0][: WIDTH - 30] + " ... not as printed."
+        self.notes.append(str(error))
+        self.note = self.notes[-1].split("\n")[0][: WIDTH - 25] + ": not as printed."
 
     def begin(self, number):
-        self.number, self.part, self.begun = number, self.parts[number], False
-        self.note = ""
-        for step in self.part.steps():
-            if step.kind in "$#":
-                self.marks[step.terminal] = step.kind
-        names = [name for name in self.names if name in self.part.terminals()]
+        self.part, self.begun, self.note = self.parts[number], False, ""
+        steps = self.part.steps()
+        self.marks.update((step.terminal, step.kind) for step in steps if step.kind in "$#")
+        names = [name for name in self.names if name in (step.terminal for step in steps)]
         for name in names:
             self.open(name)
         if names and names != self.stacked:
-            self.stacked, self.heights = names, None
+            self.stacked, self.rows = names, []
             self.screen.stack([self.terminals[name].pane for name in names])
         if self.part.title in self.skipped:
             self.note = f"This part is not played: {self.skipped[self.part.title]} is missing."
         titles = dict.fromkeys([self.parts[0].title, self.part.title])
-        self.screen.text.write(f"\x1b]2;{': '.join(titles)} "
-                               f"({number + 1} of {len(self.parts)})\x07")
-
-    # -- Keys --
+        self.screen.text.title(f"{': '.join(titles)} ({number + 1} of {len(self.parts)})")
 
     def pump(self, seconds):
         """Waits so long at most, for a key or for something to show."""
@@ -388,16 +313,17 @@ class Player(labs.Session):
         select.select(files, [], [], seconds)
         for terminal in self.terminals.values():
             terminal.read(0)
-        if not self.screen.attached():
+        if self.screen.is_over(0):
             raise End(0)
 
     def key(self):
-        """The key that was pressed in the text, if any. Obeys q and p."""
-        key = KEYS.get(self.screen.text.keys(), "")
+        """The key that was pressed in the text, if any. Obeys q, p and n."""
+        keys = self.screen.text.keys()
+        key = KEYS.get(keys) or KEYS.get(keys[-1:], "")
         if key == "q":
             raise End(bool(self.notes))
         if key == "p":
-            raise End(AGAIN + max(0, self.number - (not self.begun)))
+            raise End(AGAIN + max(0, self.parts.index(self.part) - (not self.begun)))
         self.hurry = self.hurry or key == "n"
         return key
 
@@ -416,85 +342,81 @@ class Player(labs.Session):
             return done()
         return super().wait(terminal, done_or_key, *bounds)
 
-    def enter(self, hint, at):
-        """Shows the card and waits for Enter, except in a part that is done quickly."""
+    def enter(self, at, hint):
+        """Waits for Enter, except in a part that is done quickly."""
         if self.hurry:
             return
         self.screen.tmux("set", "-g", "@at", at, ";", "set", "-g", "@numbers", json.dumps(
             self.numbers.known), ";", "wait-for", "-S", "ready")
         size = None
         while self.key() != "enter" and not self.hurry:
-            if size != self.screen.size():
+            if size != (size := os.get_terminal_size(self.screen.text.file)):
                 self.arrange()
-                size = self.screen.size()
                 self.draw(hint)
             self.pump(0.5)
         self.begun = True
 
-    # -- Steps --
-
     def type(self, terminal, step):
         terminal.read(0)
         if terminal.at_prompt():
-            terminal.running = ""  # the teacher may have ended it
-        late = terminal.output()
-        if late and not terminal.loose:
-            self.tell(str(self.mismatch(step, [], late)))
+            terminal.running = ""  # somebody may have ended it
+        if terminal.output() and not terminal.loose:
+            self.tell(self.mismatch(step, [], terminal.output()))
             terminal.loose = True
         super().type(terminal, step)
 
     def act(self, step):
-        if step.text and step.kind in "$#>":
+        """Does a step, after Enter if a person would do something."""
+        if step.kind == "edit":
+            self.enter("edit", "Enter makes this edit")
+        elif step.text and step.kind in "$#>":
+            verb = "presses" if step.text in labs.KEYS else "types"
+            self.enter("type", f"Enter {verb}  {self.numbers.in_command(step.typed()[0])}")
             self.card.typed = []
             self.arrange(step)
             self.draw("...")
         try:
             self.do(step)
         except labs.LabError as error:
-            self.tell(str(error))
+            self.tell(error)
 
     def play(self, first):
-        for number in range(len(self.parts)):
+        for number, part in enumerate(self.parts):
             self.begin(number)
             self.hurry = number < first
-            for index, item in enumerate(self.part.items):
-                if isinstance(item, Card):
-                    if index:
-                        self.enter("Enter: read on", "text")
-                    self.card = item
-                    self.arrange()
+            if number == first > 0:
+                self.note = "All terminals and files are new. The parts before were done again."
+            for index, item in enumerate(part.items):
+                if isinstance(item, labs.Step):
+                    self.act(item)
                     continue
-                if item.kind == "edit":
-                    self.enter("Enter makes this edit", "edit")
-                elif item.text and item.kind in "$#>":
-                    verb = "presses" if item.text in labs.KEYS else "types"
-                    text = self.numbers.in_command(item.typed()[0])
-                    self.enter(f"Enter {verb}  {text}", "type")
-                self.act(item)
-            last = number == len(self.parts) - 1
-            self.enter("The end" if last else f"Enter: next part, "
-                       f"\"{self.parts[number + 1].title}\"", "end" if last else "part")
+                if index:
+                    self.enter("text", "Enter: read on")
+                self.card = item
+            if part is not self.parts[-1]:
+                self.enter("part", f"Enter: next part, \"{self.parts[number + 1].title}\"")
         while True:
             self.hurry = False
-            self.enter("The end.  q ends, p does the last part again", "end")
+            self.enter("end", "The end.  q: end   p: the last part again")
 
 
 # ---- Starting and ending -----------------------------------------------------
 
 
 def inside(lab, options):
-    """The player itself, in its namespaces."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
-    copy = os.path.join(options.directory, "lab")
-    labs.copy_sources(copy)
+    """Plays the lab, in its namespaces. Returns the exit status."""
+    labs.copy_sources(os.path.join(options.directory, "lab"))
     screen = Screen(options.directory)
-    player = Player(lab, copy, screen, options.delay)
+    player = Player(lab, os.path.join(options.directory, "lab"), screen, options.delay)
     try:
         screen.attach()
         player.play(options.part - 1)
     except End as end:
         return end.args[0]
+    except (OSError, subprocess.CalledProcessError):
+        if not screen.is_over(5):
+            raise
+        return 0  # somebody has ended tmux
     finally:
         for terminal in player.terminals.values():
             terminal.end()
@@ -504,19 +426,13 @@ def inside(lab, options):
 
 
 def run(command, directory):
-    """Runs it, and has it end in order when we are to end."""
-    def end(number, _):
-        subprocess.run(["tmux", "-S", os.path.join(directory, "tmux"), "kill-server"],
-                       check=False, stderr=subprocess.DEVNULL)
+    with subprocess.Popen(command) as child:
         try:
-            child.wait(labs.BOUND)
-        except subprocess.TimeoutExpired:
-            child.kill()
-        sys.exit(128 + number)
-    child = subprocess.Popen(command)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end)
-    return child.wait()
+            return child.wait()
+        finally:
+            if child.poll() is None:  # we are to end: it ends in order, without tmux
+                subprocess.run(["tmux", "-S", os.path.join(directory, "tmux"), "kill-server"],
+                               check=False, stderr=subprocess.DEVNULL)
 
 
 def main():
@@ -528,6 +444,8 @@ def main():
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     lab = labs.Lab(labs.find_labs([options.lab])[0])
     if options.inside:
         if options.inside == "namespaces":
@@ -538,8 +456,7 @@ def main():
     missing += [] if shutil.which("tmux") else ["tmux"]
     missing += [] if importlib.util.find_spec("pexpect") else ["python3-pexpect"]
     if missing:
-        print(f"SKIP {lab.name}: missing {', '.join(missing)} (lab-notes/README.md "
-              "has the command that installs all)")
+        print(f"SKIP {lab.name}: missing {', '.join(missing)}")
         sys.exit(labs.EXIT_SKIPPED)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         sys.exit("play: this wants a terminal")

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,75 +20,80 @@ import time
 import labs
 
 PLAY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "play.py")
-DEMO = os.path.join(os.path.dirname(PLAY), "demo.md")
+DEMO = os.path.join(labs.NOTES, "programs", "demo.md")
 BOUND = 200  # seconds, for one step
-
-
-class Teacher:
-    """A terminal of 100 columns and 28 rows, and somebody who presses keys."""
-
-    def __init__(self, lab, *options):
-        import pexpect  # here, so that a missing one can be told in words
-        self.directory = tempfile.mkdtemp(prefix="play-test.")
-        self.child = pexpect.spawn(
-            sys.executable, ["-B", PLAY, lab, *options], dimensions=(28, 100), timeout=None,
-            encoding="utf-8", codec_errors="replace",
-            env=dict(os.environ, TMPDIR=self.directory, TERM="xterm-256color"))
-        self.child.delaybeforesend = None
-        self.shown = ""
-        self.reader = threading.Thread(target=self.read_all)
-        self.reader.start()
-        self.at = self.ready()
-
-    def read_all(self):
-        self.shown = self.child.read()  # to the end
-
-    def socket(self):
-        return (glob.glob(self.directory + "/play.*/tmux") + [None])[0]
-
-    def tmux(self, *words):
-        return subprocess.run(["tmux", "-S", self.socket() or "none", *words], check=True,
-                              capture_output=True, text=True, timeout=BOUND).stdout
-
-    def ready(self):
-        """Until a key is waited for. Returns for what, or "over"."""
-        wait_for("tmux", lambda: self.socket() or not self.reader.is_alive())
-        try:
-            self.tmux("wait-for", "ready")
-            return self.tmux("show", "-gv", "@at").strip()
-        except subprocess.CalledProcessError:
-            return "over"
-
-    def press(self, key):
-        self.child.send(key)
-        self.at = self.ready()
-
-    def panes(self):
-        """Of each terminal, all the lines that it has shown, by its title."""
-        rows = self.tmux("list-panes", "-aF", "#{pane_id} #{pane_title}").splitlines()
-        return {title: self.tmux("capture-pane", "-Jp", "-S", "-", "-t", pane)
-                for pane, title in (row.split(" ", 1) for row in rows)}
-
-    def end(self, key="q"):
-        """Ends it. Returns the exit status and what is left."""
-        if self.reader.is_alive():
-            self.child.send(key)
-        try:
-            wait_for("the end", lambda: not self.reader.is_alive())
-            self.child.close()
-            return self.child.exitstatus, processes_in(self.directory) + os.listdir(
-                self.directory)
-        finally:
-            self.child.close(force=True)
-            shutil.rmtree(self.directory)
 
 
 def wait_for(what, done):
     deadline = time.monotonic() + BOUND
     while not done():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {BOUND} s for {what}")
+        assert time.monotonic() < deadline, f"waited {BOUND} s for {what}"
         time.sleep(0.05)
+
+
+class Teacher:
+    """A terminal of 100 columns and 28 rows, and somebody who presses keys."""
+
+    def __init__(self, lab):
+        import pexpect  # here, so that a missing one can be told in words
+        self.directory = tempfile.mkdtemp(prefix="play-test.")
+        self.child = pexpect.spawn(
+            sys.executable, ["-B", PLAY, lab, "--delay", "0"], dimensions=(28, 100),
+            timeout=None, encoding="utf-8", codec_errors="replace",
+            env=dict(os.environ, TMPDIR=self.directory, TERM="xterm-256color"))
+        self.child.delaybeforesend = None
+        self.shown = ""
+        self.reader = threading.Thread(target=self.read_all)
+        self.reader.start()
+
+    def read_all(self):
+        self.shown = self.child.read()  # to the end
+
+    def tmux(self, *words):
+        sockets = glob.glob(self.directory + "/play.*/tmux") + ["none"]
+        return subprocess.run(["tmux", "-S", sockets[0], *words], check=True,
+                              capture_output=True, text=True, timeout=BOUND).stdout
+
+    def at(self):
+        """Waits until it waits for a key. Returns for what, or "over"."""
+        found = []
+
+        def wanted():
+            try:
+                self.tmux("wait-for", "ready")
+                found.append(self.tmux("show", "-gv", "@at").strip())
+            except subprocess.CalledProcessError:
+                return not self.reader.is_alive()
+            return True
+        wait_for("the next step", wanted)
+        return found[0] if found else "over"
+
+    def press(self, keys):
+        for key in keys:
+            self.at()
+            self.child.send(key)
+
+    def panes(self):
+        """All the lines that each terminal has shown, by its title."""
+        rows = self.tmux("list-panes", "-aF", "#{pane_id} #{pane_title}").splitlines()
+        return {title: self.tmux("capture-pane", "-Jp", "-S", "-", "-t", pane)
+                for pane, title in (row.split(" ", 1) for row in rows)}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failed, *_):
+        """Waits for its end. Nothing may be left."""
+        if failed:
+            os.kill(self.child.pid, signal.SIGTERM)
+        try:
+            wait_for("the end", lambda: not self.reader.is_alive())
+            self.child.close()
+            left = os.listdir(self.directory) + processes_in(self.directory)
+            assert failed or not left, f"left behind: {left}"
+        finally:
+            self.child.close(force=True)
+            shutil.rmtree(self.directory)
 
 
 def processes_in(directory):
@@ -115,43 +121,86 @@ def check_panes(lab, panes, known):
         for step in (step for step in steps if step.terminal == name):
             if step.kind in "$#>" and step.text not in labs.KEYS and step.text:
                 first, *more = step.text.split("\n")
-                expected += [first if step.kind == ">" else f"{name}$ {first}"]
+                expected.append(first if step.kind == ">" else f"{name}$ {first}")
                 expected += ["> " + line for line in more]
             expected += step.output
-        text = re.sub(rf"{name}[$#] ?", f"\n{name}$ ", panes[name]).replace("(y or n) ", "(y or n)\n")
+        text = re.sub(rf"{name}[$#] ?", f"\n{name}$ ", panes[name])
+        text = text.replace("(y or n) ", "(y or n)\n")
         text = re.sub(r"^(\(gdb\) |telnet> )?(\^[]CZ\\])?", "", text, flags=re.M)
         came = [line.rstrip() for line in text.split("\n")
                 if line.strip() not in ("", f"{name}$")]
         expected = [line.rstrip() for line in expected if line.strip()]
-        if numbers.match(expected, "\n".join(came) + "\n", True) is None:
-            raise AssertionError(f"the pane {name} is not as printed:\n"
-                                 + numbers.difference(expected, came))
+        assert numbers.match(expected, "\n".join(came) + "\n", True) is not None, \
+            f"the pane {name} is not as printed:\n" + numbers.difference(expected, came)
 
 
 def play(path):
     """A whole lab, Enter by Enter."""
     lab = labs.Lab(path)
-    teacher = Teacher(path, "--delay", "0")
-    try:
-        while teacher.at not in ("end", "over"):
-            teacher.press("\r")
-        if teacher.at == "end":
+    with Teacher(path) as teacher:
+        while (at := teacher.at()) not in ("end", "over"):
+            teacher.child.send("\r")
+        if at == "end":
             panes, known = teacher.panes(), json.loads(teacher.tmux("show", "-gv", "@numbers"))
-    finally:
-        status, left = teacher.end()
+            teacher.child.send("q")
+    status = teacher.child.exitstatus
     if status == labs.EXIT_SKIPPED:
         return teacher.shown.strip()
     assert status == 0, f"exit status {status}: {teacher.shown.split('[server exited]')[-1]}"
-    assert not left, f"left behind: {left}"
     check_panes(lab, panes, known)
     return ""
 
 
-def report(test, *words):
-    name = " ".join([test.__name__, *map(os.path.basename, words)])
+def keys(path):
+    """The next part, a command of one's own, the part once more."""
+    with Teacher(path) as teacher:
+        teacher.press("\r\r\rn")
+        teacher.at()  # the server runs, and nobody is connected
+        server = teacher.panes()["server"]
+        teacher.child.send("\x02\x1b[Aecho $((6*7))\r")  # to the lowest pane
+        wait_for("42", lambda: "\n42\n" in teacher.panes()["two"])
+        teacher.child.send("\x02\x1b[B\r")  # back: a client comes
+        teacher.at()
+        assert "./client" in teacher.panes()["one"], teacher.panes()
+        teacher.child.send("p")
+        teacher.at()
+        again = teacher.panes()
+        assert "Listening" in again["server"] and again["server"] != server, again
+        assert again["one"].strip() == "one$" and "42" not in again["two"], again
+        teacher.child.send("q")
+    assert teacher.child.exitstatus == 0, teacher.shown
+
+
+def ends(path):
+    """Other ends than q: two signals, and tmux's own key."""
+    for end in (lambda child: os.kill(child.pid, signal.SIGTERM),
+                lambda child: os.kill(child.pid, signal.SIGHUP),
+                lambda child: child.send("\x02d")):
+        with Teacher(path) as teacher:
+            teacher.press("\r\r")
+            teacher.at()
+            end(teacher.child)
+
+
+def difference(path):
+    """A transcript in which one line is wrong."""
+    with tempfile.NamedTemporaryFile("w", suffix=".md") as wrong:
+        with open(path, encoding="utf-8") as right:
+            wrong.write(right.read().replace("\npong\n", "\npang\n", 1))
+        wrong.flush()
+        try:
+            play(wrong.name)
+        except AssertionError as error:
+            assert "+pong" in str(error), error
+        else:
+            raise AssertionError("nobody noticed")
+
+
+def report(test, path):
+    name = f"{test.__name__} {os.path.basename(path)}"
     start = time.monotonic()
     try:
-        skipped = test(*words)
+        skipped = test(path)
     except (AssertionError, labs.LabError, OSError, subprocess.SubprocessError) as error:
         print(f"FAIL {name}: {error}")
         return "failed"
@@ -161,10 +210,11 @@ def report(test, *words):
 
 def main():
     sys.stdout.reconfigure(line_buffering=True)
-    paths = [DEMO] if not sys.argv[1:] else []
-    paths += labs.find_labs(sys.argv[1:])
+    tests = [(play, path) for path in labs.find_labs(sys.argv[1:])]
+    if not sys.argv[1:]:
+        tests += [(test, DEMO) for test in (play, keys, ends, difference)]
     with concurrent.futures.ThreadPoolExecutor(2 if labs.isolation() else 1) as pool:
-        results = list(pool.map(lambda path: report(play, path), paths))
+        results = list(pool.map(lambda test: report(*test), tests))
     count = {each: results.count(each) for each in ("passed", "failed", "skipped")}
     print(", ".join(f"{number} {each}" for each, number in count.items()))
     sys.exit(bool(count["failed"] or (count["skipped"] and os.environ.get("CI") == "true")))
