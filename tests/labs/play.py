@@ -176,6 +176,8 @@ class Screen:
 
     def attach(self):
         self.client = subprocess.Popen([*self.command, "attach"])
+        while not self.tmux("list-clients") and not self.is_over(0.05):
+            pass  # keys that are pressed before would be lost
 
     def is_over(self, seconds):
         """Whether the client has ended, and with it what a person sees."""
