@@ -32,7 +32,7 @@ from types import SimpleNamespace
 import labs
 
 WIDTH, HEIGHT = 100, 28  # what the back of a room can read
-CARD = 10  # lines of text that are shown at once
+CARD = 7  # lines of text that are shown at once
 SMALL = 3  # lines that each pane keeps
 PATIENCE = 5  # seconds of waiting after which Enter goes on without the output
 AGAIN = 100  # exit status: start anew, and add the number of the part
@@ -86,8 +86,8 @@ class Part:
         card.lines += ([""] if card.lines and not item else []) + lines
 
     def show(self, block):
-        for start in range(0, len(block), CARD):
-            some = ["  " + line for line in block[start: start + CARD]]
+        for start in range(0, len(block), 2 * CARD):
+            some = ["  " + line for line in block[start: start + 2 * CARD]]
             self.card(len(some)).lines += some
 
 
@@ -286,7 +286,7 @@ class Player(labs.Session):
         width = os.get_terminal_size(self.screen.text.file).columns
         below = ["\x1b[31m" + self.note + "\x1b[39m"] if self.note else []
         if width < WIDTH:
-            hint += f"   (The window is too narrow: {width} columns instead of {WIDTH}.)"
+            hint = f"(Too narrow: {width} columns instead of {WIDTH}.)  {hint}"
         below.append("\x1b[1;7m " + hint[: width - 3] + " \x1b[0m")
         lines = self.card.lines + ["  " + line for line in self.card.typed]
         lines = lines[: self.rows[1] - len(below)] + below
