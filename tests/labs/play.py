@@ -32,7 +32,7 @@ from types import SimpleNamespace
 import labs
 
 WIDTH, HEIGHT = 100, 28  # what the back of a room can read
-CARD = 10  # lines of text that are shown at once
+CARD = 7  # lines of text that are shown at once
 SMALL = 3  # lines that each pane keeps
 PATIENCE = 5  # seconds of waiting after which Enter goes on without the output
 AGAIN = 100  # exit status: start anew, and add the number of the part
@@ -77,44 +77,52 @@ class Part:
     def say(self, text):
         """Adds a paragraph. Bold and code are marked in it, by one column each."""
         text = " ".join(text.split())
+        item = re.match(r"- |\d+\. |\||", text)[0]
         for mark, plain in MARKS:
             text = re.sub(mark, plain, text)
-        item = re.match(r"- |\d+\. |", text)[0]
         lines = textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False,
                               subsequent_indent=" " * len(item))
         card = self.card(len(lines) + 1)
         card.lines += ([""] if card.lines and not item else []) + lines
 
     def show(self, block):
-        for start in range(0, len(block), CARD):
-            some = ["  " + line for line in block[start: start + CARD]]
+        for start in range(0, len(block), 2 * CARD):
+            some = ["  " + line for line in block[start: start + 2 * CARD]]
             self.card(len(some)).lines += some
 
 
 def read_script(path, steps):
-    """The parts of a lab. `steps` are those that can be done here."""
+    """The parts of a lab. `steps` are those that can be done here. What a fold says
+    before its first step, the answer, comes after its steps."""
     with open(path, encoding="utf-8") as file:
         text = file.read().expandtabs(8)
-    parts = []
+    parts, held, holding = [], [], False
     for piece in PIECE.finditer(text):
-        first = text.count("\n", 0, piece.start()) + 1
         if piece["title"]:
             parts.append(Part(piece["title"]))
             continue
-        part, block = parts[-1], (piece["block"] or "").splitlines()
+        part, fold, block = parts[-1], piece["fold"], (piece["block"] or "").splitlines()
+        first = text.count("\n", 0, piece.start()) + 1
+        here = [step for step in steps if first <= step.where <= first + piece[0].count("\n")]
+        what = []
         if piece["tag"] == "typed":
             part.card().typed += block
         elif piece["tag"] == "mermaid":
-            part.say(f"[figure: {re.sub('([A-Z]).*| .*', '', block[0])} diagram]")
+            what = [(part.say, f"[figure: {re.sub('([A-Z]).*| .*', '', block[0])} diagram]")]
         elif piece["tag"] not in (None, "console"):
-            part.show(block)
+            what = [(part.show, block)]
         elif piece["text"] and not re.match(r"\W*(Tools|Minutes)\b|\|[- |]*$", piece["text"]):
-            part.say(piece["text"])
-        part.fresh = part.fresh or bool(piece["fold"])
-        for step in steps:
-            if first <= step.where <= first + piece[0].count("\n"):
-                part.items.append(step)
-                part.fresh = True
+            what = [(part.say, piece["text"])]
+        if fold or here:
+            holding = bool(fold) and fold != "</details>"
+        if holding:
+            held, what = held + what, []
+        elif (fold or what) and not here:
+            held, what = [], held + what
+        for add, argument in what:
+            add(argument)
+        part.items += here
+        part.fresh = part.fresh or bool(fold or here)
     return parts
 
 
@@ -278,7 +286,7 @@ class Player(labs.Session):
         width = os.get_terminal_size(self.screen.text.file).columns
         below = ["\x1b[31m" + self.note + "\x1b[39m"] if self.note else []
         if width < WIDTH:
-            hint += f"   (The window is too narrow: {width} columns instead of {WIDTH}.)"
+            hint = f"(Too narrow: {width} columns instead of {WIDTH}.)  {hint}"
         below.append("\x1b[1;7m " + hint[: width - 3] + " \x1b[0m")
         lines = self.card.lines + ["  " + line for line in self.card.typed]
         lines = lines[: self.rows[1] - len(below)] + below
@@ -381,6 +389,8 @@ class Player(labs.Session):
             self.do(step)
         except labs.LabError as error:
             self.tell(error)
+            if step.terminal in self.terminals:
+                self.terminals[step.terminal].loose = True  # told once is enough
 
     def play(self, first):
         for number, part in enumerate(self.parts):
