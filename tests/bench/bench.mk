@@ -1,6 +1,5 @@
-# The load generator, and the benchmark that it is for. They are optimized in
-# every variant: it is the server that we look at. `make bench` takes options of
-# tests/bench/bench.py, say BENCH_FLAGS='--only rr --rounds 3'.
+# The load generator, and the benchmark that it is for, optimized in each variant:
+# we look at the server. Options of bench.py: BENCH_FLAGS='--only rr --rounds 3'.
 
 BENCH := $(OBJECTS)/bench
 BENCH_OUT = build/bench

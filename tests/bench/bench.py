@@ -149,11 +149,6 @@ class Results:
     def servers(self, test, order):
         return [name for name in order if self.values(test, name)]
 
-    def sizes(self, test):
-        """N of each `test N`, in order."""
-        return sorted({int(row["test"].split()[-1]) for row in self.rows
-                       if re.fullmatch(test + r" \d+", row["test"])})
-
     def ratios(self, test, server, other, column="per_cpu_second"):
         return [one / two for one, two in zip(self.values(test, server, column),
                                               self.values(test, other, column))]
@@ -199,10 +194,11 @@ class Results:
 
     def turns(self):
         """What a reply costs, by who asks."""
-        tests = {"rr 1": "1, nobody beside it", "rr 64": "64, nobody beside them",
+        tests = {"1 alone": "1, nobody beside it",
                  "1 beside 1936": "1, beside 1,936 silent ones",
+                 "64 alone": "64, nobody beside them",
                  "64 beside 1936": "64, beside 1,936 silent ones",
-                 "64 of 2000": "64 at a time, 2,000 in turn", "rr 2000": "2,000 at once"}
+                 "64 of 2000": "64 at a time, 2,000 in turn"}
         names = self.servers("64 of 2000", NAMES)
         return [["who asks"] + [NAMES[name] for name in names]] + [
             [words] + [cell(self.values(test, name, "us_per_reply")) for name in names]
@@ -211,7 +207,7 @@ class Results:
     def next_client(self, name):
         """(clients, KB for each more since the size before) for each round."""
         before = 0, [0.0] * 99
-        for size in self.sizes("grow"):
+        for size in GROWTH:
             whole = [size * each for each in self.values(f"grow {size}", name, "whole_kb")]
             if whole:
                 yield size, [(now - then) / (size - before[0])
@@ -220,10 +216,10 @@ class Results:
 
     def growth(self, kind):
         """What the next client costs: kind is `memory` or `time`."""
-        names = self.servers("grow 10", GROWING)
+        names = self.servers("grow 100", GROWING)
         rows = [["clients"] + [NAMES[name] for name in names]]
         memory = {name: dict(self.next_client(name)) for name in names}
-        for size in self.sizes("grow"):
+        for size in GROWTH:
             rows.append([f"{size:,}"] + [
                 cell(memory[name].get(size, []) if kind == "memory" else
                      self.values(f"grow {size}", name, "us_per_reply")) for name in names])
@@ -279,7 +275,7 @@ class Results:
                  "clients", "thousand replies a second", SIZES,
                  [line(name, ((size, [each / 1000 for each in self.values(f"rr {size}", name)])
                               for size in SIZES)) for name in names])
-        names = self.servers("grow 10", GROWING)
+        names = self.servers("grow 100", GROWING)
         if names:
             plot(directory, "next-memory", "Memory for the next client", "clients", "KB", GROWTH,
                  [line(name, self.next_client(name)) for name in names], logarithmic=True)
@@ -334,10 +330,9 @@ class Bench:
                             "--protected-mode", "no", "--daemonize", "no"],
                   "batch": ["chrt", "-b", "0", *ours], "bare": [options.bare, "PORT"],
                   "all": [options.bare, "PORT", "names", "log", "end"]}
-        for step in ("alone", "names", "log", "end"):
-            wanted[step] = [options.bare, "PORT", step]
-        for name in DESIGNS:
-            wanted[name] = [f"build/designs/{name}", "PORT"]
+        wanted.update({step: [options.bare, "PORT", step]
+                       for step in ("alone", "names", "log", "end")})
+        wanted.update({name: [f"build/designs/{name}", "PORT"] for name in DESIGNS})
         for name, command in wanted.items():
             if command[0] and shutil.which(command[0]):
                 self.commands[name] = command
@@ -393,6 +388,13 @@ class Bench:
 
     # ---- The tests -------------------------------------------------------
 
+    def possible(self, size):
+        """So many descriptors are allowed. If not, we say so."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if hard < size + 64:
+            say(f"Left out: {size} clients (ulimit -Hn is {hard})")
+        return hard >= size + 64
+
     def taking_part(self):
         return [name for name in NAMES if name != "release" or not self.options.quick]
 
@@ -414,18 +416,20 @@ class Bench:
         self.afresh("idle 1000", able, "idle", "-n", 1000, "-t", 0.1)
 
     def connect(self):
-        self.afresh("idle 19000", ["ours", "release", "bare"], "idle", "-n", 19000, "-t", 0.1)
+        if self.possible(19000):
+            self.afresh("idle 19000", ["ours", "release", "bare"], "idle", "-n", 19000, "-t", 0.1)
 
     def turns(self):
         """What differs is who asks: the same few while 1,936 are silent, or all
         2,000 in turn."""
         with self.started(["ours", "poll", "epoll", "twin"]) as servers:
             for size in (1, 64):
+                self.alternate(f"{size} alone", servers, "rr", "-n", size)
                 self.alternate(f"{size} beside 1936", servers, "rr", "-n", size, "-i", 1936)
             self.alternate("64 of 2000", servers, "rr", "-n", 2000, "-f", 64)
 
     def grow(self):
-        for size in GROWTH:
+        for size in filter(self.possible, GROWTH):
             self.afresh(f"grow {size}", GROWING, "rr", "-n", size, "-f", min(size, 64),
                         "-t", self.seconds, rounds=min(self.rounds, 5))
 

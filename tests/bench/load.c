@@ -82,9 +82,8 @@ struct line {
 /* What the kernel says about the server's processes. Kernel stacks it counts
  * for the whole machine only. */
 struct usage {
-    double seconds;          /* of processor time */
-    unsigned long waits;     /* gave the processor away: nothing to do */
-    unsigned long preempted; /* had it taken away */
+    double seconds;      /* of processor time */
+    unsigned long waits; /* gave the processor away: nothing to do */
     unsigned long threads;
     unsigned long memory_kb;
     unsigned long stacks_kb;
@@ -223,7 +222,6 @@ static void add_process(struct usage *usage, int process)
                        entry->d_name);
         usage->threads++;
         usage->waits += read_field(path, "voluntary_ctxt_switches:");
-        usage->preempted += read_field(path, "nonvoluntary_ctxt_switches:");
     }
     (void)closedir(tasks);
 }
@@ -585,10 +583,8 @@ static void print_server(const struct load *load)
     (void)printf("processor    %.2f us per reply\n", us_per_reply(load));
     if (load->options.mode != CHURN) /* its threads took their counts along */
         (void)printf(
-            "switches     server %.2f waits, %.2f preemptions; "
-            "load %.2f preemptions per reply\n",
+            "switches     server %.2f waits, load %.2f preemptions per reply\n",
             (double)(after->waits - before->waits) / replies(load),
-            (double)(after->preempted - before->preempted) / replies(load),
             (double)(load->own_after.ru_nivcsw - load->own_before.ru_nivcsw) /
                 replies(load));
 }

@@ -1,7 +1,6 @@
 #!/usr/bin/python3
-"""Does the load generator notice what is wrong? A benchmark of a server that
-answers rubbish must fail, not be fast. Are the labs' figures those that were
-measured?
+"""Does the load generator notice what is wrong? Rubbish must fail, not be fast.
+Are the labs' figures those that were measured?
 
     load_selftest.py path/to/load path/to/server
 """

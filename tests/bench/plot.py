@@ -13,21 +13,16 @@ LOOKS = {"threads": ("#1b5fae", 5), "epoll": ("#007a5a", 9), "goroutines": ("#b0
 
 def ends(lines, height):
     """Where each name goes: beside the line's last point, but apart."""
-    places = sorted((height(points[-1][1]), index) for index, (_, points) in enumerate(lines)
-                    if points)
+    places = sorted((height(points[-1][1]), index) for index, (_, points) in enumerate(lines))
     for i in range(1, len(places)):
         places[i] = max(places[i][0], places[i - 1][0] + GAP), places[i][1]
-    over = max(0, places[-1][0] - 1)  # from the top down again
-    for i in range(len(places) - 1, -1, -1):
-        limit = 1 if i == len(places) - 1 else places[i + 1][0] - GAP
-        places[i] = (min(places[i][0], limit) if over else places[i][0]), places[i][1]
     return {index: place for place, index in places}
 
 
 def plot(directory, name, title, xlabel, ylabel, ticks, lines, logarithmic=False):
     """lines: (name, [(x, y, least, most), ...]); x is logarithmic, always."""
-    if logarithmic:
-        lines = [(words, [point for point in points if point[1] > 0]) for words, points in lines]
+    lines = [(words, [point for point in points if point[1] > 0]) for words, points in lines]
+    lines = [each for each in lines if each[1]]
     values = [value for _, points in lines for point in points for value in point[1:]]
     top = max(values) * (2 if logarithmic else 1.08)
     floor = min(value for value in values if value > 0) / 2 if logarithmic else 0
@@ -50,8 +45,6 @@ def plot(directory, name, title, xlabel, ylabel, ticks, lines, logarithmic=False
     places = ends(lines, height)
     plots = []
     for index, (words, points) in enumerate(lines):
-        if not points:
-            continue
         colour, marker = LOOKS[words]
         script.append(f"$line{index} << END\n" + "\n".join(
             " ".join(map(str, point)) for point in points) + "\nEND")
