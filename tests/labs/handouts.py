@@ -38,7 +38,7 @@ EDITIONS = {"student": "worksheet", "teacher": "teacher's edition"}
 PAGES_MOST = (2, 3)  # of the student's; of the teacher's, with half a page of TEACHING.md
 PAGES = {"01": (3, 3),  # its drawing fills half a page
          "12": (3, 4),  # a connection, segment by segment
-         "14": (3, 3), "16": (3, 4), "17": (3, 4), "19": (3, 4), "20": (3, 5), "21": (3, 4),
+         "14": (3, 3), "16": (4, 5), "17": (3, 4), "19": (3, 4), "20": (4, 6), "21": (3, 4),
          "15": (3, 6),  # five reports, whole
          "18": (8, 18)}  # it takes eight sessions; the teacher's has all the programs
 # Height of a line to write on, and type: the largest that the number of pages allows.
