@@ -43,6 +43,10 @@ static char peer[512]; /* "localhost:1208", or the path, for messages */
  * we have sent `quit`. Then it is for the server to hang up. */
 static atomic_bool all_said;
 
+/* The thread that ends the program locks it and never unlocks it: two threads
+ * must not call exit(3) at the same time (C11, 7.22.4.4). */
+static pthread_mutex_t ending = PTHREAD_MUTEX_INITIALIZER;
+
 static int connect_to_path(void);
 static int connect_to_host(void);
 static void *send_input(void *argument);
@@ -183,6 +187,7 @@ static int receive_output(int socket)
         else if (errno != EINTR)
             fail("receive", peer, errno);
     }
+    pthread_mutex_lock(&ending);
     fprintf(stderr, "Connection closed by foreign host.\n");
     return all_said ? EXIT_SUCCESS : EXIT_FAILURE;
 }
@@ -291,6 +296,7 @@ static int connect_to_host(void)
  * ends connect(2), and as EAGAIN when it ends recv(2), socket(7). */
 static _Noreturn void fail(const char *what, const char *whom, int error)
 {
+    pthread_mutex_lock(&ending);
     if (idle_seconds > 0 && (error == EINPROGRESS || error == EAGAIN))
         fprintf(stderr, "Fail to %s, %s: Timed out after %u second%s\n", what,
                 whom, idle_seconds, idle_seconds == 1 ? "" : "s");
