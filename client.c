@@ -43,15 +43,14 @@ static char peer[512]; /* "localhost:1208", or the path, for messages */
  * we have sent `quit`. Then it is for the server to hang up. */
 static atomic_bool all_said;
 
-/* The thread that ends the program locks it and never unlocks it: two threads
- * must not call exit(3) at the same time (C11, 7.22.4.4). */
-static pthread_mutex_t ending = PTHREAD_MUTEX_INITIALIZER;
+static atomic_flag ending = ATOMIC_FLAG_INIT; /* a thread ends the program */
 
 static int connect_to_path(void);
 static int connect_to_host(void);
 static void *send_input(void *argument);
 static int receive_output(int socket);
 static _Noreturn void fail(const char *what, const char *whom, int error);
+static void be_the_last(void);
 static void read_options(int argc, char **argv);
 static void fill_standard_descriptors(void);
 
@@ -187,7 +186,7 @@ static int receive_output(int socket)
         else if (errno != EINTR)
             fail("receive", peer, errno);
     }
-    pthread_mutex_lock(&ending);
+    be_the_last();
     fprintf(stderr, "Connection closed by foreign host.\n");
     return all_said ? EXIT_SUCCESS : EXIT_FAILURE;
 }
@@ -292,11 +291,19 @@ static int connect_to_host(void)
 
 /* ---- Errors ------------------------------------------------------------- */
 
+/* Two threads must not call exit(3) at the same time (C11, 7.22.4.4). The
+ * thread that comes second waits here for the end of the process. */
+static void be_the_last(void)
+{
+    while (atomic_flag_test_and_set(&ending))
+        pause();
+}
+
 /* One line of reason, and exit status 1. A timeout shows as EINPROGRESS when it
  * ends connect(2), and as EAGAIN when it ends recv(2), socket(7). */
 static _Noreturn void fail(const char *what, const char *whom, int error)
 {
-    pthread_mutex_lock(&ending);
+    be_the_last();
     if (idle_seconds > 0 && (error == EINPROGRESS || error == EAGAIN))
         fprintf(stderr, "Fail to %s, %s: Timed out after %u second%s\n", what,
                 whom, idle_seconds, idle_seconds == 1 ? "" : "s");

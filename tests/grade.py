@@ -67,7 +67,7 @@ def ping(server):
     """A client sends the line `ping`, and waits for the reply `pong`: lab 01."""
     server.client().say(b'ping\n').expect(b'pong', more=True)
 
-@check(3, gate='everything')
+@check(3)
 def nothing_more(server):
     """A reply ends in \\n, and nothing follows, no \\0 of a C string either: lab 08."""
     client = server.client().say(b'ping\n').expect(b'pong\n').say(END)

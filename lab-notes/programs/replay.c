@@ -66,10 +66,13 @@ int __wrap_pthread_kill(pthread_t thread, int number)
 
     if (story("no_rounds") && !pthread_equal(thread, pthread_self()))
         sem_post(&go_on);
+    if (story("stopping_last") && pthread_equal(pthread_self(), main_thread))
+        sem_post(&go_on);
     return error;
 }
 
-/* stopping_last: the handler goes on when the main thread has met EAGAIN. If it
+/* stopping_last: the handler goes on when the main thread has met EAGAIN, and
+ * has gone on from there: it calls accept() again, or wakes the clients. If it
  * waited in accept() before the switch, any signal lets it try again. */
 int __wrap_fcntl(int descriptor, int command, ...)
 {
@@ -92,9 +95,12 @@ int __wrap_fcntl(int descriptor, int command, ...)
  * made the switch. no_room_for_failures: and fails then, five times. */
 int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length)
 {
+    static bool met_eagain;
     int connection;
 
     main_thread = pthread_self();
+    if (story("stopping_last") && met_eagain)
+        sem_post(&go_on);
     if (story("no_draining") || story("no_room_for_failures"))
         while ((__real_fcntl(socket, F_GETFL) & O_NONBLOCK) == 0)
             poll(NULL, 0, 1);
@@ -103,8 +109,7 @@ int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length)
         return -1;
     }
     connection = __real_accept(socket, name, length);
-    if (story("stopping_last") && connection < 0 && errno == EAGAIN)
-        sem_post(&go_on);
+    met_eagain = connection < 0 && errno == EAGAIN;
     return connection;
 }
 // NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
