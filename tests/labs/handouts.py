@@ -37,7 +37,7 @@ HANDOUTS = os.path.join(diagrams.ROOT, "build", "handouts")
 EDITIONS = {"student": "worksheet", "teacher": "teacher's edition"}
 PAGES_MOST = (2, 3)  # of the student's; of the teacher's, with half a page of TEACHING.md
 PAGES = {"01": (3, 3),  # its drawing fills half a page
-         "12": (3, 4),  # a connection, segment by segment
+         "11": (3, 3), "12": (3, 4),  # a connection, segment by segment
          "14": (3, 3), "16": (4, 5), "17": (3, 4), "19": (3, 4), "20": (4, 6), "21": (3, 4),
          "15": (3, 6),  # five reports, whole
          "18": (8, 18)}  # it takes eight sessions; the teacher's has all the programs
@@ -48,6 +48,10 @@ DRAWING_SCALE = 0.62  # Mermaid's type has 16 px: 7.4 pt on paper
 SECRET = 8  # a line of output with fewer characters is not looked for
 PRINT_SECONDS = 60  # about 2
 PACKAGES = {"pandoc": "pandoc", "pdftotext": "poppler-utils"}  # and fonts-dejavu
+
+NOTATION = ("*Terminals, all in the project's directory: {}. `name$`: type this at the shell there; "
+            "`name#`: as root; `name>`: into the program that runs there; `^C`: press Ctrl-C. Numbers of "
+            "processes and ports: type your own.*")
 
 STYLE = """<style>
 @page { size: A4; margin: 13mm 13mm 12mm; font: 7.5pt "DejaVu Sans Condensed", sans-serif;
@@ -203,11 +207,12 @@ def document(path, edition):
         with open(os.path.join(NOTES, "TEACHING.md"), encoding="utf-8") as file:
             teaching = "".join(re.findall(rf"^## {os.path.basename(path)[:2]}\b.*\n([^\0]*?)"
                                           r"(?=^## |\Z)", file.read(), re.M))
-    terminals = {step.terminal for part in labs.Lab(path).parts
-                 for block in part.blocks for step in block}
+    names = list(dict.fromkeys(step.terminal for part in labs.Lab(path).parts
+                               for block in part.blocks for step in block if step.terminal))
+    terminals = set(names)
     if edition == "student":
         aim = re.findall(r"^\*\*Objective\.\*\*[^\0]*?(?=\n\n|\Z)", teaching, re.M)
-        parts = [ruled("Name|Date"), *aim, "", *student(pieces(text), terminals)]
+        parts = [ruled("Name|Date"), *aim, "", NOTATION.format(", ".join(names)), "", *student(pieces(text), terminals)]
     else:
         parts = [f'\n<div class="teaching">\n\n{teaching}\n\n</div>\n' * bool(teaching),
                  *teacher(pieces(text), terminals)]
