@@ -78,6 +78,7 @@ NO_FAULT = {
         "clock_gettime setvbuf signal __sysv_signal bsd_signal pthread_sigmask sigaction sigemptyset "
         "sigaddset pthread_cond_signal pthread_mutex_lock pthread_mutex_unlock",
     "fails as those do, but is looked at: see refused_and_gone": "fcntl",
+    "returns only to be called again": "pause",
     "works on memory": "memchr memcmp memcpy memmove memset snprintf strchr strcmp strcpy strlen "
                        "strncmp strspn strtoul strerror getopt __posix_getopt",
     "prints: see exhaustion.py, full_disk and closed_output": "printf fprintf puts perror fputs "
