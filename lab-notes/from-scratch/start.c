@@ -22,7 +22,7 @@ int main(int argc, char *argv[])
         fprintf(stderr, "Usage: %s [PORT]\n", argv[0]);
         return 2;
     }
-    /* 1. A socket: socket(2). */
+    /* 1. A socket: socket(2). Its option SO_REUSEADDR: setsockopt(2). */
     /* 2. Its address, this port on any address of this host: bind(2), ip(7). */
     /* 3. From now on clients can connect: listen(2). */
     printf("Server Started ...\n");

@@ -151,6 +151,16 @@ def death_is_told():
     return '' if told and output.count('dead') == 1 else output
 
 
+def unaccepted_is_told():
+    """A server that is busy with another client fails checks which are about something else."""
+    for fault, only, words in (('accepts-one-client', 'ping-crlf echo', 'recv() returned 0: lab 06.'),
+                               ('one-at-a-time', 'silent-client', 'one that came before.')):
+        _, output, _ = run_grade('--only', only, '--', sys.executable, HERE + '/server.py', 'PORT', fault)
+        if output.count('has not accepted') != 1 or words not in output:
+            return output
+    return ''
+
+
 def at_an_address():
     """What needs the process is skipped, and does not count. JUnit's file says so, too."""
     port = str(free_port())
@@ -191,7 +201,8 @@ def jobs():
         compile_step_8(name)
     limit = ['--limit', str(server.LIMIT)]
     yield from ((run.__name__, run) for run in (every_check_can_fail, hundred_points, bad_usage,
-                                                death_is_told, at_an_address, no_server_is_left))
+                                                death_is_told, unaccepted_is_told, at_an_address,
+                                                no_server_is_left))
     yield right('./server', ['./server', '-q', '-p', 'PORT'])
     yield right('./server with a limit', ['./server', '-q', '-m', limit[1], '-p', 'PORT'], *limit)
     yield right('server.py', [HERE + '/server.py', 'PORT'], *limit)

@@ -72,9 +72,13 @@ class Client:
         except OSError as error:  # ENOTCONN: reset already, since the server has just died
             raise Failure(f'No connection to {host}, port {server.port}: {error}') from None
 
-    def must_be_accepted(self):
+    def queue_is_empty(self):
+        """True if the server has accepted all its clients."""
         nobody = '::' if ':' in self.here[0] else '0.0.0.0', 0
-        if not self.server.until(lambda: not receive_queue(self.there, nobody, self.socket.family)):
+        return not receive_queue(self.there, nobody, self.socket.family)
+
+    def must_be_accepted(self):
+        if not self.server.until(self.queue_is_empty):
             raise Failure('A client has connected, and the server does not accept() it.')
 
     def say(self, *pieces):
@@ -159,6 +163,10 @@ class Client:
                  f'{", then " if self.came and self.ending else ""}{self.ending}']
         if 'RST' in self.ending:
             lines += ['RST: it closed the socket, or ended, while it had not read all our bytes.']
+        elif self.ending.startswith('nothing') and not self.came and not self.queue_is_empty():
+            lines += ['The server has not accepted this client: it still serves one that came before.'
+                      if len(self.server.clients) > 1 else 'The server has not accepted this client. '
+                      'When the one before left, recv() returned 0: lab 06.']
         elif self.came and at < len(wanted):
             lines += [f'They differ at byte {at}, where {c_string(wanted[at:at + 10])} was expected.']
         elif self.came and wanted:
