@@ -6,7 +6,6 @@
 #include "handler.h"
 #include "harness.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -867,34 +866,23 @@ TEST(refuse_with_words)
 
 /* ---- Over TCP ----------------------------------------------------------- */
 
-/* A connected pair of TCP sockets on loopback: what socketpair(2) does not do.
- */
-static void connect_pair(int listening, struct conversation *talk)
-{
-    struct sockaddr_in address;
-    socklen_t length = sizeof address;
-
-    CHECK_EQUAL(getsockname(listening, (struct sockaddr *)&address, &length),
-                0);
-    talk->ours = connect_to("127.0.0.1", ntohs(address.sin_port));
-    CHECK(talk->ours >= 0);
-    talk->theirs = accept(listening, NULL, NULL);
-    CHECK(talk->theirs >= 0);
-}
-
 /* Everything is sent, and the server has closed, before the client reads: an
  * RST would be there by then, and end the stream with ECONNRESET. The server's
  * kernel has room for all replies; the client's for so many bytes. */
-static bool answers_over_tcp(int listening, const char *input,
-                             const char *expected, int room)
+static bool answers_over_tcp(const char *input, const char *expected, int room)
 {
-    struct conversation talk = {.input = input, .length = strlen(input)};
+    struct conversation talk = {.ours = -1};
     const int much = 1 << 20;
     size_t length;
     char *replies;
     bool same;
+    int port;
+    int listening = listen_on(1, &port);
 
-    connect_pair(listening, &talk);
+    talk.ours = connect_to("127.0.0.1", port);
+    talk.theirs = accept(listening, NULL, NULL);
+    CHECK(talk.ours >= 0 && talk.theirs >= 0);
+    (void)close(listening);
     (void)setsockopt(talk.theirs, SOL_SOCKET, SO_SNDBUF, &much, sizeof much);
     (void)setsockopt(talk.ours, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     begin(&talk);
@@ -912,24 +900,17 @@ static bool answers_over_tcp(int listening, const char *input,
 
 TEST(no_reset_eats_a_reply)
 {
-    int listening = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in any = {.sin_family = AF_INET,
-                              .sin_addr = {htonl(INADDR_LOOPBACK)}};
     char *pings = repeat("ping\n", 10000);
     char *pongs = repeat("pong\n", 10000);
     char *more = malloc(2 * strlen(pings) + 6);
 
-    CHECK_EQUAL(bind(listening, (struct sockaddr *)&any, sizeof any), 0);
-    CHECK_EQUAL(listen(listening, 8), 0);
     /* More input behind `quit` than one recv() takes. */
     (void)sprintf(more, "%squit\n%s", pings, pings);
     for (int i = 0; i < load(20); i++) {
-        CHECK(
-            answers_over_tcp(listening, "ping\nquit\nping\n", "pong\n", 65536));
-        CHECK(answers_over_tcp(listening, pings, pongs, 65536));
+        CHECK(answers_over_tcp("ping\nquit\nping\n", "pong\n", 65536));
+        CHECK(answers_over_tcp(pings, pongs, 65536));
     }
     for (int i = 0; i < load(5); i++)
-        CHECK(answers_over_tcp(listening, more, pongs, 8192));
+        CHECK(answers_over_tcp(more, pongs, 8192));
     free(more);
-    (void)close(listening);
 }
