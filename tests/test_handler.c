@@ -511,54 +511,6 @@ TEST(a_client_that_never_reads_times_out)
     CHECK(is_over(&talk));
 }
 
-/* What it gets when it reads at last is a beginning of its replies, with no
- * hole in it, also where they are longer than the requests. */
-TEST(replies_to_a_client_that_gave_up_have_no_hole)
-{
-    struct conversation talk;
-    struct timeval slice = {.tv_usec = 100000};
-    static char requests[8 * 1000 + 1];
-    static char replies[1 << 20];
-    const char *reply;
-    size_t length = 0;
-    ssize_t count;
-    int asked = 0;
-    int answered = 0;
-
-    open_conversation(&talk, SOCK_STREAM);
-    talk.terms.idle_seconds = 1;
-    (void)setsockopt(talk.ours, SOL_SOCKET, SO_SNDTIMEO, &slice, sizeof slice);
-    begin(&talk);
-    do /* a thousand lines at once, so that each recv() fills its buffer */
-        for (size_t at = 0; at < sizeof requests - 1; at += 8)
-            (void)snprintf(requests + at, 9, "%07d\n", asked++);
-    while (send(talk.ours, requests, sizeof requests - 1, MSG_NOSIGNAL) > 0);
-    /* Its second is over, and a second one is not: silence is what is tested.
-     */
-    (void)poll(NULL, 0, 1900);
-    /* To the end, which may be a reset: it was given up. */
-    while ((count = recv(talk.ours, replies + length,
-                         sizeof replies - length - 1, 0)) > 0)
-        length += (size_t)count;
-    replies[length] = '\0';
-    for (reply = replies; strchr(reply, '\n') != NULL;
-         reply = strchr(reply, '\n') + 1) {
-        char expected[64];
-
-        if (strcmp(reply, "Timed out after 1 seconds\n") == 0) {
-            /* A busy machine kept it from giving up. All are answered then,
-             * but for the thousand that could not be sent. */
-            CHECK_EQUAL(answered, asked - 1000);
-            break;
-        }
-        (void)snprintf(expected, sizeof expected, "Unsupported command: %07d\n",
-                       answered++);
-        CHECK(strncmp(reply, expected, strlen(expected)) == 0);
-    }
-    CHECK(answered > 100);
-    CHECK(is_over(&talk));
-}
-
 TEST(a_client_that_never_stops_sending_is_let_go)
 {
     struct conversation talk;

@@ -165,24 +165,6 @@ TEST(the_log_to_the_letter)
     CHECK(ends(&server, 0));
 }
 
-/* A word is shown to the instructor's whole class: an escape sequence must not
- * repaint the screen, and a line end must not forge a line of the log. */
-TEST(hostile_bytes_in_the_log)
-{
-    static const char told[] =
-        "Unsupported command: \\x1b]0;owned\\x07\\x0dServer\\x09Stopped.\n";
-    struct program server;
-    int client;
-
-    CHECK(start_server(&server, "-p 0"));
-    client = served(connected(&server));
-    CHECK(send_text(client, "\033]0;owned\007\rServer\tStopped.\n"));
-    CHECK(receives(client, told));
-    (void)close(client);
-    CHECK(line_comes(server.output, "%.*s", (int)strlen(told) - 1, told));
-    CHECK(stops(&server));
-}
-
 TEST(a_client_leaves_nothing_behind)
 {
     struct program server;

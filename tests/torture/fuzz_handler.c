@@ -39,7 +39,7 @@
 #define TIMED_OUT "Timed out after 7 seconds\n"
 
 /* End of file, reset, idle too long, the server's stop; the client hangs up
- * while we send; it does not read, with a limit. */
+ * while we send; it does not read for a while, with a limit. */
 #define ENDS "ertshn"
 
 /* A growing piece of text: open_memstream(3). */
@@ -228,12 +228,13 @@ ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags)
     }
     if (end == 'h' || end == 'n') {
         part = least(part, room_left);
+        room_left -= part;
         if (part == 0) {
             clock_ms += 250;
             errno = end == 'h' ? EPIPE : EAGAIN;
+            room_left = end == 'n' ? input_length : 0; /* it reads at last */
             return -1;
         }
-        room_left -= part;
     }
     (void)fwrite(bytes, 1, part, sent.stream);
     return (ssize_t)part;
