@@ -389,35 +389,7 @@ class Tools(RunnerTest):
         self.lab_passes("**Tools:** `sh`, `bash`.\n" + console("a$ true"))
 
 
-class Server(RunnerTest):
-    """The real thing, once: make, the server, a client, two labs at a time."""
-
-    LAB = console(
-        "server$ make > make.log && ./server -p 0",
-        "Server Started ...",
-        "Listening on *:4321, pid 20007, fd 3, at most 1014 clients",
-        "client$ ./client -4 localhost 4321",
-        "Trying 127.0.0.1...",
-        "Connected to localhost: [tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
-        "server| Connection from 127.0.0.1:51090 opened: fd 4, "
-        "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]",
-        "client> ping",
-        "pong",
-        "client> quit",
-        "Connection closed by foreign host.",
-        "server| Connection from 127.0.0.1:51090 closed.",
-        "server> ^C",
-        "Server Stopped.")
-
-    def test_a_conversation(self):
-        self.lab_passes(self.LAB)
-
-    def test_a_mirrored_tuple_that_is_not_mirrored_fails(self):
-        wrong = self.LAB.replace("[tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
-                                 "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]")
-        self.assertNotEqual(wrong, self.LAB)
-        self.lab_fails(wrong)
-
+class Showing(RunnerTest):
     def test_show_prints_what_happened(self):
         self.assertIn("a$ echo 77\n77\n", self.passes("a$ echo 77", "five", show=True))
 
