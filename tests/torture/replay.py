@@ -75,7 +75,7 @@ def build(directory, name, edits):
         file.write(model.edited(model.read(os.path.join(model.ROOT, "server.c")), edits, "server.c"))
     program = os.path.join(directory, name)
     subprocess.run(["cc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-g", "-I.", "-pthread",
-                    "-o", program, source, "handler.c", "lab-notes/programs/replay.c"]
+                    "-o", program, source, "handler.c", "tests/torture/replay.c"]
                    + [f"-Wl,--wrap={call}" for call in WRAPPED], check=True, cwd=model.ROOT)
     return program
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-MODEL = os.path.join(ROOT, "lab-notes", "programs", "stop.pml")
+MODEL = os.path.join(ROOT, "tests", "torture", "stop.pml")
 BUILD = os.path.join(ROOT, "build", "model")
 BOUND = 600  # seconds for one run of Spin, on a busy machine
 SHARED = re.compile(r"\b(stopping|stop_rounds|connected)\b|&lock\b"

@@ -3,7 +3,7 @@
  *
  * Linked in front of the C library (ld --wrap), it holds a thread in front of a
  * call until the other thread is where the story wants it. Nothing waits for a
- * time. REPLAY in the environment names the story, lab-notes/programs/model.py.
+ * time. REPLAY in the environment names the story, tests/torture/model.py.
  */
 #include <errno.h>
 #include <fcntl.h>
