@@ -18,9 +18,6 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* The linker wants these names: ld(1), --wrap. */
-// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
-
 int __real_accept(int socket, struct sockaddr *name, socklen_t *length);
 int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length);
 ssize_t __real_recv(int socket, void *buffer, size_t length, int flags);
@@ -112,4 +109,3 @@ int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length)
     met_eagain = connection < 0 && errno == EAGAIN;
     return connection;
 }
-// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)

@@ -296,7 +296,7 @@ def run(tests, names):
             except Exception:  # the others are to be run all the same
                 failed += 1
                 note = None
-                result = "FAILED\n" + traceback.format_exc()
+                result = "FAILED\n" + traceback.format_exc(limit=-3)
             print(f"{name}: {result} ({time.monotonic() - began:.1f} s)"
                   f"{': ' + note if note else ''}", flush=True)
     finally:
