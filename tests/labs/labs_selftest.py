@@ -146,8 +146,7 @@ class Dots(RunnerTest):
         self.fails("a$ printf 'a\\nb\\nc\\n'", "b", "...", "c")
 
     def test_of_a_program_that_runs_on(self):
-        self.passes("a$ sh -c 'echo b; echo c; cat'", "...", "c", "a> x", "x",
-                    "a> ^D")
+        self.passes("a$ sh -c 'echo b; echo c; cat'", "...", "c", "a> x", "x", "a> ^D")
         self.passes("a$ sh -c 'echo b; echo c; echo d; cat'", "b", "...",
                     "b$ true", "a| d", "a> ^D")
 
@@ -186,8 +185,7 @@ class Figures(RunnerTest):
         self.fails("a$ echo 40001", "51090", "a$ echo 40002", "51090", said=["40002"])
 
     def test_a_number_in_a_command_is_the_one_that_was_seen(self):
-        self.passes("a$ echo 40001", "51090", "a$ echo 'is 51090' | tr 0 o",
-                    "is 4ooo1")
+        self.passes("a$ echo 40001", "51090", "a$ echo 'is 51090' | tr 0 o", "is 4ooo1")
         self.passes("a$ echo 20007 1208", "20007 1208")
 
     def test_hexadecimal(self):
@@ -221,8 +219,7 @@ class SourceLines(RunnerTest):
 
 class Terminals(RunnerTest):
     def test_a_terminal_lives_as_long_as_the_lab(self):
-        self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"",
-                    "x5")
+        self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"", "x5")
 
     def test_typing_into_a_program(self):
         self.passes("a$ cat", "a> ping", "ping", "a> pong", "pong", "a> ^D",
@@ -249,12 +246,8 @@ class Terminals(RunnerTest):
             signal.signal(signal.SIGINT, before)
 
     def test_what_another_terminal_shows_later(self):
-        self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe",
-                    "b$ echo hello > a.pipe",
-                    "a| hello")
-        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe",
-                   "b$ echo hello > a.pipe",
-                   "a| goodbye")
+        self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe", "a| hello")
+        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe", "a| goodbye")
 
     def test_later_output_that_is_not_shown_fails(self):
         self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe",
@@ -274,8 +267,7 @@ class Terminals(RunnerTest):
         self.fails("a$ cat", "b$ true", "a| x", "y", said=["whose output is this"])
 
     def test_sources_are_there_and_fresh(self):
-        self.passes("a$ ls server.c; ls server",
-                    "server.c",
+        self.passes("a$ ls server.c; ls server", "server.c",
                     "ls: cannot access 'server': No such file or directory")
 
     def test_a_broken_pipe_ends_a_program_as_in_any_terminal(self):
@@ -310,8 +302,7 @@ class End(RunnerTest):
 
 class Waiting(RunnerTest):
     def test_a_wait_is_for_the_command_to_succeed(self):
-        lab = (console("a$ echo 40001", "51090",
-                       "a$ sh -c 'sleep 1; > 51090; cat'")
+        lab = (console("a$ echo 40001", "51090", "a$ sh -c 'sleep 1; > 51090; cat'")
                + "<!-- wait: test -e 51090 -->\n"
                + console("b$ ls 51090", "51090", "a> ^D"))
         self.lab_passes(lab)

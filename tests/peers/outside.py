@@ -128,7 +128,6 @@ class Case(unittest.TestCase):
         return rest, status
 
 
-
 class Server:
     """A ./server that listens already."""
 

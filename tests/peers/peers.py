@@ -95,7 +95,6 @@ class Article(outside.Case):
         self.assertEqual(status, 0)
 
 
-
 class Peers(outside.Case):
     """Each of the others with ping, echo and quit, on pipes."""
 
