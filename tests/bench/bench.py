@@ -106,8 +106,7 @@ class Server:
                    *map(str, arguments), *["-r"] * (self.name == "redis"),
                    mode, "127.0.0.1", self.port]
         ended = self.ended_children()
-        run = subprocess.run(command, capture_output=True, text=True,
-                             preexec_fn=self.bench.place)
+        run = subprocess.run(command, capture_output=True, text=True, preexec_fn=self.bench.place)
         if run.returncode != 0:
             raise SystemExit(f"bench: {self.name}: {run.stderr.strip()}")
         row = next(csv.DictReader(run.stdout.splitlines()))

@@ -149,8 +149,7 @@ def draw_all(paths):
     shutil.rmtree(DRAWN, ignore_errors=True)
     os.makedirs(DRAWN)
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="diagrams-",
-                                     ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="diagrams-", ignore_cleanup_errors=True) as directory:
         # Chromium's sandbox refuses root. What it draws here is our own.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         with open(os.path.join(directory, SETTINGS), "w", encoding="utf-8") as file:
@@ -166,8 +165,7 @@ def draw_all(paths):
             wanted.append((path, os.path.join(directory, name + "-drawn.md"), expected))
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
         try:
-            tasks = [pool.submit(complaint, path, to, mmdc, directory)
-                     for path, to, _ in wanted]
+            tasks = [pool.submit(complaint, path, to, mmdc, directory) for path, to, _ in wanted]
             for (path, _, expected), task in zip(wanted, tasks):
                 said = task.result()
                 right = expected in (said or "") if expected else said is None

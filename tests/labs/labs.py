@@ -177,8 +177,7 @@ def parse_transcript(lines, first, terminals):
         elif bare:
             raise LabError(f"line {where}: whose output is this? After a "
                            f"`{steps[-1].terminal}|` line it needs its name")
-        elif (line.startswith("> ") and steps[-1].text.endswith("\\")
-              and not steps[-1].output):
+        elif (line.startswith("> ") and steps[-1].text.endswith("\\") and not steps[-1].output):
             steps[-1].text += "\n" + line[2:]
         else:
             steps[-1].output.append(line)
@@ -281,8 +280,7 @@ class Lab:
     def rewrite_lines(self, moved):
         """Puts new line numbers of the sources into the file."""
         def new(found):
-            files = ({found["file"]} if found["file"]
-                     else self.lines.get(found["line"], set()))
+            files = ({found["file"]} if found["file"] else self.lines.get(found["line"], set()))
             name = f"{min(files)}:{found['line']}" if len(files) == 1 else ""
             return found["before"] + moved.get(name, found["line"])
         text = re.sub(r"(?P<before>\b(?P<file>\w+\.c)(?::|, line )"
@@ -414,8 +412,7 @@ class Numbers:
         groups = {}
         parts = [r"(?:.*\n)*?" if line == ANY_LINES
                  else self.pattern(line, groups) + r"\n" for line in expected]
-        found = re.match("".join(parts) + (r"\Z" if whole else ""),
-                         "\n".join(map(plain, lines)))
+        found = re.match("".join(parts) + (r"\Z" if whole else ""), "\n".join(map(plain, lines)))
         if found is None:
             return None
         for number, group in groups.items():
@@ -614,8 +611,7 @@ class Session:
         else:
             # Typed in the moment before the program starts, or after its end,
             # the shell would get it.
-            self.wait(terminal, lambda: terminal.in_foreground()
-                      or terminal.at_prompt())
+            self.wait(terminal, lambda: terminal.in_foreground() or terminal.at_prompt())
             if not terminal.in_foreground():
                 raise LabError(f"line {step.where}: nothing runs in terminal "
                                f"{step.terminal} that could read this")
@@ -682,8 +678,7 @@ class Session:
                 found.append(length)
                 return True
             # A complete line that is wrong stays wrong.
-            return (ANY_LINES not in expected
-                    and text.count("\n") >= max(len(expected), 1))
+            return (ANY_LINES not in expected and text.count("\n") >= max(len(expected), 1))
 
         # To show what comes when nobody knows what comes: until it is quiet.
         quiet = 2 if self.show and not must_end else BOUND
@@ -735,8 +730,7 @@ class Session:
             input="\n".join(step.output) + "\n", check=False, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOUND)
         if done.returncode != 0:
-            raise LabError(f"line {step.where}: the diff does not fit:\n"
-                           + done.stdout)
+            raise LabError(f"line {step.where}: the diff does not fit:\n" + done.stdout)
 
     def holds(self, step):
         """Compares two numbers that the lab has printed, as they came."""
@@ -749,8 +743,7 @@ class Session:
 
     def do(self, step):
         if step.terminal is None:
-            {"wait": self.wait_until, "edit": self.edit, "holds": self.holds
-             }[step.kind](step)
+            {"wait": self.wait_until, "edit": self.edit, "holds": self.holds}[step.kind](step)
             return
         if step.kind in "$#":
             terminal = self.open(step.terminal)
@@ -767,10 +760,8 @@ class Session:
         for name, terminal in self.terminals.items():
             late = terminal.output()
             if late and not (step.kind == "|" and step.terminal == name):
-                print("\n".join(f"{name}| {line}" for line
-                                in late.rstrip("\n").split("\n")))
-                terminal.pending = terminal.prompt if terminal.at_prompt() \
-                    else ""
+                print("\n".join(f"{name}| {line}" for line in late.rstrip("\n").split("\n")))
+                terminal.pending = terminal.prompt if terminal.at_prompt() else ""
 
     def finish(self):
         """The end: every terminal at its prompt, nothing more said or left."""
@@ -790,8 +781,7 @@ class Session:
                 terminal.read(0.05)
                 left = terminal.processes()
             if left:
-                raise LabError(f"terminal {name}: left running: "
-                               + ", ".join(left.values()))
+                raise LabError(f"terminal {name}: left running: " + ", ".join(left.values()))
 
     def check_lines(self):
         """The lines of the sources that the lab prints are those of now."""
@@ -878,13 +868,11 @@ def is_root():
 def isolation():
     """The words before a command that give it namespaces of its own; none where
     the system does not allow it."""
-    words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child",
-             "--mount-proc"]
+    words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if os.geteuid() != 0:
         words.insert(1, "--map-root-user")
     try:
-        subprocess.run(words + ["true"], check=True, timeout=20,
-                       capture_output=True)
+        subprocess.run(words + ["true"], check=True, timeout=20, capture_output=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return words
@@ -895,10 +883,8 @@ def bring_loopback_up():
     up_and_running, get_flags, set_flags = 0x41, 0x8913, 0x8914
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", 0)
-        flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, get_flags,
-                                                     request))[1]
-        fcntl.ioctl(any_socket, set_flags,
-                    struct.pack("16sh14x", b"lo", flags | up_and_running))
+        flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, get_flags, request))[1]
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", flags | up_and_running))
     # Process numbers as long as on a machine that has run for a while.
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/sys/kernel/ns_last_pid").write_text("20000", "ascii")
@@ -968,8 +954,7 @@ def main():
                 "namespaces" if isolated else "machine", path, directory]
             command += ["--show"] * options.show + ["--lines"] * options.lines
             try:
-                status = subprocess.run(command, check=False,
-                                        timeout=LAB_BOUND).returncode
+                status = subprocess.run(command, check=False, timeout=LAB_BOUND).returncode
             except subprocess.TimeoutExpired:
                 print(f"FAIL {os.path.basename(path)}: not done in {LAB_BOUND} s")
                 status = 1

@@ -304,8 +304,7 @@ def test_server_byte_by_byte():
     """recv() and send() take one byte each time, or are interrupted every other
     time, or both."""
     short = "recv short 1 0,send short 1 0,poll short 1 0"
-    often = ",".join(f"{call} {errno.EINTR} 1 0 2"
-                     for call in ("recv", "send", "poll", "accept"))
+    often = ",".join(f"{call} {errno.EINTR} 1 0 2" for call in ("recv", "send", "poll", "accept"))
     for faults in (short, often, often + "," + short):
         with Server("-w", "20", program=SERVER, env={"FAULT": faults}) as server:
             rest = server.at_rest()
@@ -336,8 +335,7 @@ def test_server_ends_with_a_reason():
 def test_the_second_address_of_a_name():
     """The name of -b has two, and the first can't be bound: 192.0.2.1 is none of
     ours."""
-    with Server("-b", "127.0.0.1", program=SERVER,
-                env={"FAULT": "getaddrinfo odd 1 1"}) as server:
+    with Server("-b", "127.0.0.1", program=SERVER, env={"FAULT": "getaddrinfo odd 1 1"}) as server:
         server.serves()
         server.stop()
 

@@ -119,8 +119,7 @@ class Lines:
 class Server:
     """./server, started and listening; in a `with` it is surely gone after."""
 
-    def __init__(self, *options, stdout=None, stderr=None, env=None, program=None,
-                 listening=True):
+    def __init__(self, *options, stdout=None, stderr=None, env=None, program=None, listening=True):
         words = [program or os.path.join(PROGRAMS, "server"), *options]
         if "-p" not in options and "-U" not in options:
             words += ["-p", "0"]
