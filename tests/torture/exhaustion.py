@@ -10,6 +10,7 @@ room again everybody is served at once.
 import contextlib
 import fcntl
 import os
+import pathlib
 import re
 import resource
 import select
@@ -160,8 +161,8 @@ def test_full_pipe_stop():
 
 def caught(server, number):
     """True if the server has a handler for this signal."""
-    with open(f"/proc/{server.pid}/status", encoding="ascii") as status:
-        mask = int(re.search(r"SigCgt:\s+(\w+)", status.read())[1], 16)
+    status = pathlib.Path(f"/proc/{server.pid}/status").read_text("ascii")
+    mask = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
     return bool(mask >> (number - 1) & 1)
 
 

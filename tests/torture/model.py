@@ -12,6 +12,7 @@ quoted. Everything is built below build/model/.
 """
 import concurrent.futures
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -70,8 +71,7 @@ MUTANTS = {
 
 
 def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
+    return pathlib.Path(path).read_text("utf-8")
 
 
 def edited(text, edits, what):
@@ -149,8 +149,7 @@ def search(name, text, settings, how):
     directory = os.path.join(BUILD, re.sub(r"\W+", "-", name))
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)
-    with open(os.path.join(directory, "stop.pml"), "w", encoding="utf-8") as file:
-        file.write(text)
+    pathlib.Path(directory, "stop.pml").write_text(text, "utf-8")
     spin(directory, f"spin -a {settings} stop.pml")
     spin(directory, f"cc -O2 -w {how} -o pan pan.c")
     said = spin(directory, "./pan -m10000 -w20" + " -l" * (how == "-DNP"))

@@ -7,6 +7,7 @@ The first must do what it promises, the second must be seen to fail.
 """
 import functools
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -71,8 +72,7 @@ STORIES = (
 
 def build(name, edits):
     program = os.path.join(scratch(), name)
-    with open(program + ".c", "w", encoding="utf-8") as file:
-        file.write(model.edited(model.read("server.c"), edits, "server.c"))
+    pathlib.Path(program + ".c").write_text(model.edited(model.read("server.c"), edits, "server.c"))
     subprocess.run(["cc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-g", "-I.", "-pthread",
                     "-o", program, program + ".c", "handler.c", "tests/torture/replay.c"]
                    + [f"-Wl,--wrap={call}" for call in WRAPPED], check=True)
