@@ -550,22 +550,6 @@ bool send_text(int socket, const char *text)
     return sent;
 }
 
-bool receive_bytes(int socket, char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t count;
-
-        if (!readable(socket))
-            return false;
-        count = recv(socket, bytes, length, 0);
-        if (count <= 0)
-            return false;
-        bytes += count;
-        length -= (size_t)count;
-    }
-    return true;
-}
-
 /* Stops at the first byte that differs: more may never come. */
 bool receives(int socket, const char *text)
 {

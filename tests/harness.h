@@ -156,10 +156,6 @@ int listen_on(int backlog, int *port);
 bool send_bytes(int socket, const char *bytes, size_t length);
 bool send_text(int socket, const char *text);
 
-/* Receives exactly so many bytes. False if the end, an error, or nothing for
- * PATIENCE_MS comes first. */
-bool receive_bytes(int socket, char *bytes, size_t length);
-
 /* True if exactly this text comes next. */
 bool receives(int socket, const char *text);
 
