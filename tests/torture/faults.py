@@ -315,6 +315,22 @@ def test_server_byte_by_byte():
             server.stop()
 
 
+def test_no_hole_in_the_replies():
+    """One send() fails in the middle of many replies, and the next would not. What
+    comes is a beginning of them, and nothing behind it."""
+    numbers = [b"%d\n" % number for number in range(1000, 2000)]
+    came = b""
+    with Server("-U", os.path.join(scratch(), "socket"), program=SERVER,
+                env={"FAULT": f"send {errno.EAGAIN} 2 2"}) as server:
+        with server.connect() as client, contextlib.suppress(ConnectionResetError):
+            client.sendall(b"".join(numbers))
+            while some := client.recv(65536):
+                came += some
+        check(came and b"".join(b"Unsupported command: " + each for each in numbers).startswith(came),
+              "came", came[:100], "...", came[-100:])
+        server.stop()
+
+
 def test_server_ends_with_a_reason():
     """What else can go wrong at the start, with options of its own."""
     path = os.path.join(scratch(), "socket")
