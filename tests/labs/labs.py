@@ -726,8 +726,9 @@ class Session:
     def edit(self, step):
         """Does to the files what a person does who types a diff."""
         done = subprocess.run(
-            ["patch", "-p1", "-F0"], cwd=os.path.join(self.directory, step.text),
-            input="\n".join(step.output) + "\n", check=False, text=True,
+            ["patch", "-p1", "-F0", "--no-backup-if-mismatch"],
+            cwd=os.path.join(self.directory, step.text), input="\n".join(step.output) + "\n",
+            check=False, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BOUND)
         if done.returncode != 0:
             raise LabError(f"line {step.where}: the diff does not fit:\n" + done.stdout)
