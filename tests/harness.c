@@ -49,7 +49,7 @@ static char notes[4096];
 static _Thread_local char last_sent[SHOWN_BYTES];
 static _Thread_local size_t last_sent_length;
 
-static long setting(const char *name, long usual)
+long setting(const char *name, long usual)
 {
     const char *text = getenv(name);
 
@@ -412,6 +412,29 @@ bool stops(struct program *program)
     return ends(program, 0);
 }
 
+bool shows_help(const char *command, const char *usage, int lines)
+{
+    struct program program;
+    char line[256];
+
+    if (!start(&program, "%s", command) ||
+        !next_line_is(program.output, "%s", usage))
+        return false;
+    while (next_line(program.output, line, sizeof line))
+        lines--;
+    return is_number(lines, 1) &&
+           !next_line(program.errors, line, sizeof line) && ends(&program, 0);
+}
+
+bool is_misuse(const char *command, const char *complaint, const char *usage)
+{
+    struct program program;
+
+    return start(&program, "%s", command) &&
+           next_line_is(program.errors, "%s", complaint) &&
+           next_line_is(program.errors, "%s", usage) && ends(&program, 2);
+}
+
 /* ---- Scratch ------------------------------------------------------------ */
 
 static int remove_entry(const char *path, const struct stat *status, int type,
@@ -482,6 +505,21 @@ int connect_to_path(const char *path)
     return connect_address(AF_UNIX, &address, sizeof address);
 }
 
+int listen_on(int backlog, int *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof address;
+    int listening = socket(AF_INET, SOCK_STREAM, 0);
+
+    CHECK_EQUAL(bind(listening, (struct sockaddr *)&address, length), 0);
+    CHECK_EQUAL(listen(listening, backlog), 0);
+    CHECK_EQUAL(getsockname(listening, (struct sockaddr *)&address, &length),
+                0);
+    *port = ntohs(address.sin_port);
+    return listening;
+}
+
 bool send_bytes(int socket, const char *bytes, size_t length)
 {
     last_sent_length = length;
@@ -510,22 +548,6 @@ bool send_text(int socket, const char *text)
     if (!sent)
         note("send: %s", strerror(errno));
     return sent;
-}
-
-bool receive_bytes(int socket, char *bytes, size_t length)
-{
-    while (length > 0) {
-        ssize_t count;
-
-        if (!readable(socket))
-            return false;
-        count = recv(socket, bytes, length, 0);
-        if (count <= 0)
-            return false;
-        bytes += count;
-        length -= (size_t)count;
-    }
-    return true;
 }
 
 /* Stops at the first byte that differs: more may never come. */
@@ -603,6 +625,22 @@ int count_in_proc(pid_t pid, const char *name)
             count++;
     (void)closedir(entries);
     return count;
+}
+
+const char *in_proc(pid_t pid, const char *name, const char *word)
+{
+    static char line[512];
+    char path[64];
+    const char *place = NULL;
+    FILE *file;
+
+    (void)snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
+    file = fopen(path, "r");
+    CHECK(file != NULL);
+    while (place == NULL && fgets(line, sizeof line, file) != NULL)
+        place = strstr(line, word);
+    (void)fclose(file);
+    return place ? place : "";
 }
 
 bool becomes(pid_t pid, const char *name, int count)

@@ -133,6 +133,11 @@ int wait_for_end(struct program *program);
 bool ends(struct program *program, int status);
 bool stops(struct program *program);
 
+/* True if this command prints the usage and so many lines, and ends well. And
+ * if it says this, and the usage, on standard error, and ends with status 2. */
+bool shows_help(const char *command, const char *usage, int lines);
+bool is_misuse(const char *command, const char *complaint, const char *usage);
+
 /* A path of this name in the test's own directory, which is removed with all
  * that is in it. The eighth call after this one overwrites the text. */
 const char *scratch(const char *name);
@@ -144,13 +149,12 @@ const char *scratch(const char *name);
 int connect_to(const char *address, int port);
 int connect_to_path(const char *path);
 
+/* A listening socket of the test's own on 127.0.0.1, and its port. */
+int listen_on(int backlog, int *port);
+
 /* Sends all of it. False if that fails. */
 bool send_bytes(int socket, const char *bytes, size_t length);
 bool send_text(int socket, const char *text);
-
-/* Receives exactly so many bytes. False if the end, an error, or nothing for
- * PATIENCE_MS comes first. */
-bool receive_bytes(int socket, char *bytes, size_t length);
 
 /* True if exactly this text comes next. */
 bool receives(int socket, const char *text);
@@ -175,8 +179,15 @@ bool still_patient(long long since);
 /* How many entries /proc/PID/NAME has ("fd", "task"), or -1. */
 int count_in_proc(pid_t pid, const char *name);
 
+/* The line of /proc/PID/NAME that has this word in it, from there on, or "":
+ * proc(5). The next call overwrites it. */
+const char *in_proc(pid_t pid, const char *name, const char *word);
+
 /* Waits until there are exactly so many. False after PATIENCE_MS: a leak. */
 bool becomes(pid_t pid, const char *name, int count);
+
+/* The number of this name in the environment, or the usual one. */
+long setting(const char *name, long usual);
 
 /* `count` divided by LOAD, at least 1. */
 int load(int count);

@@ -165,24 +165,6 @@ TEST(the_log_to_the_letter)
     CHECK(ends(&server, 0));
 }
 
-/* A word is shown to the instructor's whole class: an escape sequence must not
- * repaint the screen, and a line end must not forge a line of the log. */
-TEST(hostile_bytes_in_the_log)
-{
-    static const char told[] =
-        "Unsupported command: \\x1b]0;owned\\x07\\x0dServer\\x09Stopped.\n";
-    struct program server;
-    int client;
-
-    CHECK(start_server(&server, "-p 0"));
-    client = served(connected(&server));
-    CHECK(send_text(client, "\033]0;owned\007\rServer\tStopped.\n"));
-    CHECK(receives(client, told));
-    (void)close(client);
-    CHECK(line_comes(server.output, "%.*s", (int)strlen(told) - 1, told));
-    CHECK(stops(&server));
-}
-
 TEST(a_client_leaves_nothing_behind)
 {
     struct program server;
@@ -607,24 +589,6 @@ static bool start_limited(struct program *server, rlim_t descriptors)
         return false;
     limit.rlim_cur = descriptors;
     return prlimit(server->pid, RLIMIT_NOFILE, &limit, NULL) == 0;
-}
-
-/* The line of /proc/PID/NAME that has this word in it, from there on, or "":
- * proc(5). The next call overwrites it. */
-static const char *in_proc(pid_t pid, const char *name, const char *word)
-{
-    static char line[512];
-    char path[64];
-    const char *place = NULL;
-    FILE *file;
-
-    (void)snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
-    file = fopen(path, "r");
-    CHECK(file != NULL);
-    while (place == NULL && fgets(line, sizeof line, file) != NULL)
-        place = strstr(line, word);
-    (void)fclose(file);
-    return place ? place : "";
 }
 
 /* Out of descriptors in accept(): one line, no busy loop, and full service as
@@ -1059,21 +1023,8 @@ TEST(signals_that_were_blocked_are_not)
 
 TEST(server_help)
 {
-    static const char *const words[] = {"-h", "--help"};
-
-    for (int i = 0; i < 2; i++) {
-        struct program server;
-        char line[256];
-        int lines = 0;
-
-        CHECK(start(&server, "exec $server %s", words[i]));
-        CHECK(next_line_is(server.output, USAGE));
-        while (next_line(server.output, line, sizeof line))
-            lines++;
-        CHECK_EQUAL(lines, 8);
-        CHECK(!next_line(server.errors, line, sizeof line));
-        CHECK(ends(&server, 0));
-    }
+    CHECK(shows_help("exec $server -h", USAGE, 9));
+    CHECK(shows_help("exec $server --help", USAGE, 9));
 }
 
 #define PORT_MISUSE "-p: needs a whole number from 0 to 65535"
@@ -1108,11 +1059,12 @@ TEST(server_usage_errors)
     };
 
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
-        struct program server;
+        char command[128];
+        char complaint[128];
 
-        CHECK(start(&server, "exec $server %s", errors[i][0]));
-        CHECK(next_line_is(server.errors, "server: %s", errors[i][1]));
-        CHECK(next_line_is(server.errors, USAGE));
-        CHECK(ends(&server, 2));
+        (void)snprintf(command, sizeof command, "exec $server %s",
+                       errors[i][0]);
+        (void)snprintf(complaint, sizeof complaint, "server: %s", errors[i][1]);
+        CHECK(is_misuse(command, complaint, USAGE));
     }
 }

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import csv
 import os
+import pathlib
 import re
 import resource
 import shutil
@@ -106,8 +107,7 @@ class Server:
                    *map(str, arguments), *["-r"] * (self.name == "redis"),
                    mode, "127.0.0.1", self.port]
         ended = self.ended_children()
-        run = subprocess.run(command, capture_output=True, text=True,
-                             preexec_fn=self.bench.place)
+        run = subprocess.run(command, capture_output=True, text=True, preexec_fn=self.bench.place)
         if run.returncode != 0:
             raise SystemExit(f"bench: {self.name}: {run.stderr.strip()}")
         row = next(csv.DictReader(run.stdout.splitlines()))
@@ -122,8 +122,8 @@ class Server:
 
     def ended_children(self):
         """Seconds of processor time (proc(5): cutime, cstime)."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
+        stat = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text("utf-8")
+        fields = stat.rpartition(")")[2].split()
         return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
@@ -469,12 +469,8 @@ def read_arguments():
 def rewrite(options):
     results = Results()
     results.read(os.path.join(options.out, "bench.csv"))
-    for path in options.tables:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-        if "<!-- bench: " in text:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(rewritten(text, results))
+    for path in map(pathlib.Path, options.tables):
+        path.write_text(rewritten(path.read_text("utf-8"), results), "utf-8")
     results.plots(options.out)
 
 

@@ -87,8 +87,7 @@ class OurServer(unittest.TestCase):
                 port = listening.split(",")[0].split(":")[1].split("/")[0]
                 drain = threading.Thread(target=server.stdout.read)
                 drain.start()
-                run = load("-c", "-P", str(server.pid), *options, mode,
-                           "127.0.0.1", port)
+                run = load("-c", "-P", str(server.pid), *options, mode, "127.0.0.1", port)
             finally:
                 os.killpg(server.pid, signal.SIGTERM)
                 drain.join()
@@ -106,8 +105,7 @@ class OurServer(unittest.TestCase):
             with self.subTest(mode=mode, options=options):
                 row = self.run_mode(mode, *options)
                 self.assertGreater(int(row["replies"]), 1)
-                times = [float(row[name]) for name in
-                         ("p50_us", "p99_us", "p999_us")]
+                times = [float(row[name]) for name in ("p50_us", "p99_us", "p999_us")]
                 self.assertEqual(times, sorted(times))
                 self.assertGreater(times[0], 0)
 

@@ -18,6 +18,7 @@ import concurrent.futures
 import glob
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
@@ -70,12 +71,10 @@ def install():
         if not shutil.which(program):
             raise Missing(f"{program} is not installed: apt-get install {package}")
     mmdc = os.path.join(TOOL, "node_modules", ".bin", "mmdc")
-    done = os.path.join(TOOL, "installed")  # written last: no half an installation
+    done = pathlib.Path(TOOL, "installed")  # written last: no half an installation
     wanted = " ".join(PACKAGES)
-    if os.path.exists(done):
-        with open(done, encoding="utf-8") as file:
-            if file.read() == wanted and os.path.exists(mmdc):
-                return mmdc
+    if os.path.exists(mmdc) and done.exists() and done.read_text("utf-8") == wanted:
+        return mmdc
     shutil.rmtree(TOOL, ignore_errors=True)
     os.makedirs(TOOL)
     # No package runs a script of its own here. Puppeteer's would get a browser.
@@ -85,8 +84,7 @@ def install():
     status, said = run(command + PACKAGES, {"PUPPETEER_SKIP_DOWNLOAD": "1"}, INSTALL_SECONDS)
     if status != 0 or not os.path.exists(mmdc):
         raise Missing(f"npm can't get {wanted}:\n{said[:500]}")
-    with open(done, "w", encoding="utf-8") as file:
-        file.write(wanted)
+    done.write_text(wanted, "utf-8")
     return mmdc
 
 
@@ -110,8 +108,7 @@ def run(command, environment, seconds):
 
 
 def has_diagrams(path):
-    with open(path, encoding="utf-8") as document:
-        return "```mermaid\n" in document.read()
+    return "```mermaid\n" in pathlib.Path(path).read_text("utf-8")
 
 
 def drawn(path):
@@ -136,9 +133,8 @@ def complaint(path, to, mmdc, directory):
     if status != 0:
         return "\n    ".join(said[:5]) or f"mermaid-cli ended with status {status}"
     for drawing in glob.glob(glob.escape(to.removesuffix(".md")) + "-*.svg"):
-        with open(drawing, encoding="utf-8") as file:
-            if "Syntax error" in file.read():
-                return f"{os.path.basename(drawing)} shows mermaid's \"Syntax error\""
+        if "Syntax error" in pathlib.Path(drawing).read_text("utf-8"):
+            return f"{os.path.basename(drawing)} shows mermaid's \"Syntax error\""
     return None if os.path.exists(to) and not has_diagrams(to) else "a block has no drawing"
 
 
@@ -149,25 +145,20 @@ def draw_all(paths):
     shutil.rmtree(DRAWN, ignore_errors=True)
     os.makedirs(DRAWN)
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="diagrams-",
-                                     ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="diagrams-", ignore_cleanup_errors=True) as directory:
         # Chromium's sandbox refuses root. What it draws here is our own.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        with open(os.path.join(directory, SETTINGS), "w", encoding="utf-8") as file:
-            json.dump({"args": arguments}, file)
-        with open(os.path.join(directory, "mermaid.json"), "w", encoding="utf-8") as file:
-            json.dump(LAYOUT, file)
+        for name, settings in (SETTINGS, {"args": arguments}), ("mermaid.json", LAYOUT):
+            pathlib.Path(directory, name).write_text(json.dumps(settings), "utf-8")
         wanted = [(path, drawn(path), None) for path in paths]
         # A check that can't fail is none.
         for name, (text, expected) in BAD.items():
             path = os.path.join(directory, name + ".md")
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(f"```mermaid\n{text}```\n")
+            pathlib.Path(path).write_text(f"```mermaid\n{text}```\n", "utf-8")
             wanted.append((path, os.path.join(directory, name + "-drawn.md"), expected))
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
         try:
-            tasks = [pool.submit(complaint, path, to, mmdc, directory)
-                     for path, to, _ in wanted]
+            tasks = [pool.submit(complaint, path, to, mmdc, directory) for path, to, _ in wanted]
             for (path, _, expected), task in zip(wanted, tasks):
                 said = task.result()
                 right = expected in (said or "") if expected else said is None

@@ -14,7 +14,7 @@ import unittest
 RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "labs.py")
 
 
-def run(*labs, bound="20", ci="false", path=None, show=False):
+def run(*labs, bound, ci="false", show=False):
     """Runs labs, given as texts. Returns the exit status and all words."""
     with tempfile.TemporaryDirectory() as directory:
         files = []
@@ -22,13 +22,10 @@ def run(*labs, bound="20", ci="false", path=None, show=False):
             files.append(os.path.join(directory, f"{number:02}-test.md"))
             with open(files[-1], "w", encoding="utf-8") as file:
                 file.write(text)
-        environment = dict(os.environ, LABS_BOUND=bound, CI=ci)
-        if path is not None:
-            environment["PATH"] = path
         done = subprocess.run(
             [sys.executable, RUNNER] + ["--show"] * show + files, check=False,
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, timeout=120)
+            env=dict(os.environ, LABS_BOUND=bound, CI=ci), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=120)
         return done.returncode, done.stdout
 
 
@@ -38,20 +35,28 @@ def console(*lines):
 
 
 class RunnerTest(unittest.TestCase):
-    def passes(self, *lines, **options):
-        status, words = run(console(*lines), **options)
+    def lab_passes(self, *labs, count="1 passed, 0 failed, 0 skipped", bound="20", **options):
+        """The labs, given as texts, pass. Returns what was said."""
+        status, words = run(*labs, bound=bound, **options)
         self.assertEqual(status, 0, words)
-        self.assertIn("1 passed, 0 failed, 0 skipped", words)
+        self.assertTrue(words.endswith(count + "\n"), words)
         return words
 
-    def fails(self, *lines, bound="5", **options):
-        status, words = run(console(*lines), bound=bound, **options)
+    def lab_fails(self, lab, *said, bound="5", **options):
+        """The lab fails, and says all of this."""
+        status, words = run(lab, bound=bound, **options)
         self.assertEqual(status, 1, words)
-        self.assertIn("0 passed, 1 failed, 0 skipped", words)
-        return words
+        for each in ("0 passed, 1 failed, 0 skipped", *said):
+            self.assertIn(each, words)
+
+    def passes(self, *lines, **options):
+        return self.lab_passes(console(*lines), **options)
+
+    def fails(self, *lines, said=(), **options):
+        self.lab_fails(console(*lines), *said, **options)
 
 
-class Typed(unittest.TestCase):
+class Typed(RunnerTest):
     """What a reader types stands above the fold; what comes stands in it."""
 
     LAB = """# A lab
@@ -75,18 +80,13 @@ a> ^D
 """
 
     def test_the_same_lines_pass(self):
-        status, words = run(self.LAB.format("a$ cat\na> ^D", "<"))
-        self.assertEqual(status, 0, words)
+        self.lab_passes(self.LAB.format("a$ cat\na> ^D", "<"))
 
     def test_another_line_fails(self):
-        status, words = run(self.LAB.format("a$ cat", "<"))
-        self.assertEqual(status, 1, words)
-        self.assertIn("line 3: not what is typed", words)
+        self.lab_fails(self.LAB.format("a$ cat", "<"), "line 3: not what is typed")
 
     def test_a_relation_fails(self):
-        status, words = run(self.LAB.format("a$ cat\na> ^D", "="))
-        self.assertEqual(status, 1, words)
-        self.assertIn("10001 = 20002 does not hold", words)
+        self.lab_fails(self.LAB.format("a$ cat\na> ^D", "="), "10001 = 20002 does not hold")
 
 
 class Output(RunnerTest):
@@ -97,10 +97,8 @@ class Output(RunnerTest):
         self.passes("a$ true", "a$ true")
 
     def test_wrong_output_fails_with_a_diff(self):
-        words = self.fails("a$ echo one; echo two", "one", "three")
-        self.assertIn("    -three\n    +two\n", words)
-        self.assertIn("     one\n", words)
-        self.assertIn("line 4, terminal a: `a$ echo one; echo two`", words)
+        self.fails("a$ echo one; echo two", "one", "three", said=(
+            "    -three\n    +two\n", "     one\n", "line 4, terminal a: `a$ echo one; echo two`"))
 
     def test_missing_output_fails(self):
         self.fails("a$ echo one", "one", "two")
@@ -110,8 +108,8 @@ class Output(RunnerTest):
                     "b$ echo told > pipe", "a| told", "a$", "b$ true")
 
     def test_output_that_the_lab_does_not_show_fails(self):
-        self.assertIn("+one", self.fails("a$ echo one"))
-        self.assertIn("+two", self.fails("a$ echo one; echo two", "one"))
+        self.fails("a$ echo one", said=["+one"])
+        self.fails("a$ echo one; echo two", "one", said=["+two"])
 
     def test_output_in_another_order_fails(self):
         self.fails("a$ echo one; echo two", "two", "one")
@@ -148,8 +146,7 @@ class Dots(RunnerTest):
         self.fails("a$ printf 'a\\nb\\nc\\n'", "b", "...", "c")
 
     def test_of_a_program_that_runs_on(self):
-        self.passes("a$ sh -c 'echo b; echo c; cat'", "...", "c", "a> x", "x",
-                    "a> ^D")
+        self.passes("a$ sh -c 'echo b; echo c; cat'", "...", "c", "a> x", "x", "a> ^D")
         self.passes("a$ sh -c 'echo b; echo c; echo d; cat'", "b", "...",
                     "b$ true", "a| d", "a> ^D")
 
@@ -169,9 +166,9 @@ class Figures(RunnerTest):
 
     def test_a_number_that_the_lab_fixes(self):
         lab = "Fixed numbers in this lab: 3, 64.\n"
-        self.assertEqual(run(lab + console("a$ echo 3 64 9", "3 64 8"))[0], 0)
-        self.assertEqual(run(lab + console("a$ echo 4 64 9", "3 64 8"))[0], 1)
-        self.assertEqual(run(lab + console("a$ echo 3 65 9", "3 64 8"))[0], 1)
+        self.lab_passes(lab + console("a$ echo 3 64 9", "3 64 8"))
+        self.lab_fails(lab + console("a$ echo 4 64 9", "3 64 8"))
+        self.lab_fails(lab + console("a$ echo 3 65 9", "3 64 8"))
 
     def test_addresses_and_digits_in_words_are_no_numbers(self):
         self.fails("a$ echo 127.0.0.2", "127.0.0.1")
@@ -185,12 +182,10 @@ class Figures(RunnerTest):
         self.passes("a$ echo 40001 40001", "51090 51090")
         self.fails("a$ echo 40001 40002", "51090 51090")
         self.passes("a$ echo 40001", "51090", "a$ echo 40001", "51090")
-        words = self.fails("a$ echo 40001", "51090", "a$ echo 40002", "51090")
-        self.assertIn("40002", words)
+        self.fails("a$ echo 40001", "51090", "a$ echo 40002", "51090", said=["40002"])
 
     def test_a_number_in_a_command_is_the_one_that_was_seen(self):
-        self.passes("a$ echo 40001", "51090", "a$ echo 'is 51090' | tr 0 o",
-                    "is 4ooo1")
+        self.passes("a$ echo 40001", "51090", "a$ echo 'is 51090' | tr 0 o", "is 4ooo1")
         self.passes("a$ echo 20007 1208", "20007 1208")
 
     def test_hexadecimal(self):
@@ -205,11 +200,9 @@ class SourceLines(RunnerTest):
                   "at server.c:170, at handler.c:9", "170  x 5")
 
     def test_a_line_of_a_source_that_moved_fails(self):
-        status, words = run(self.LAB)
-        self.assertEqual(status, 1, words)
-        self.assertIn("server.c:170 is line 171.", words)
-        self.assertEqual(run(self.LAB.replace("170", "171"))[0], 0)
-        self.assertEqual(run(console("a$ echo elsewhere.c:7", "elsewhere.c:8"))[0], 0)
+        self.lab_fails(self.LAB, "server.c:170 is line 171.")
+        self.lab_passes(self.LAB.replace("170", "171"))
+        self.passes("a$ echo elsewhere.c:7", "elsewhere.c:8")
 
     def test_both_numbers_of_a_line_are_the_same(self):
         self.fails("a$ echo 'server.c, line 171'; echo 172", "server.c, line 171", "171")
@@ -226,8 +219,7 @@ class SourceLines(RunnerTest):
 
 class Terminals(RunnerTest):
     def test_a_terminal_lives_as_long_as_the_lab(self):
-        self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"",
-                    "x5")
+        self.passes("a$ here=5", "b$ echo \"$here\"", "", "a$ echo \"x$here\"", "x5")
 
     def test_typing_into_a_program(self):
         self.passes("a$ cat", "a> ping", "ping", "a> pong", "pong", "a> ^D",
@@ -235,8 +227,7 @@ class Terminals(RunnerTest):
         self.fails("a$ cat", "a> ping", "pong", "a> ^D")
 
     def test_typing_into_no_program_fails(self):
-        words = self.fails("a$ true", "a> ping")
-        self.assertIn("nothing runs in terminal a", words)
+        self.fails("a$ true", "a> ping", said=["nothing runs in terminal a"])
 
     def test_a_command_while_a_program_runs_fails(self):
         self.fails("a$ cat", "a$ echo x", "x", bound="2")
@@ -255,22 +246,14 @@ class Terminals(RunnerTest):
             signal.signal(signal.SIGINT, before)
 
     def test_what_another_terminal_shows_later(self):
-        self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe",
-                    "b$ echo hello > a.pipe",
-                    "a| hello")
-        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe",
-                   "b$ echo hello > a.pipe",
-                   "a| goodbye")
+        self.passes("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe", "a| hello")
+        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe", "a| goodbye")
 
     def test_later_output_that_is_not_shown_fails(self):
-        words = self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe",
-                           "b$ echo hello > a.pipe",
-                           "a$ echo next", "next", bound="1")
-        self.assertIn("not over after 1 s", words)
-        words = self.fails("a$ mkfifo a.pipe", "a$ cat - a.pipe",
-                           "b$ echo late > a.pipe &", "[1] 1234",
-                           "a> x", "x", "a> ^D")
-        self.assertIn("+late", words)
+        self.fails("a$ mkfifo a.pipe", "a$ cat a.pipe", "b$ echo hello > a.pipe",
+                   "a$ echo next", "next", bound="1", said=["not over after 1 s"])
+        self.fails("a$ mkfifo a.pipe", "a$ cat - a.pipe", "b$ echo late > a.pipe &", "[1] 1234",
+                   "a> x", "x", "a> ^D", said=["+late"])
 
     def test_the_prompt_that_comes_back_later(self):
         self.passes("a$ mkfifo a.pipe", "a$ read x < a.pipe", "b$ true",
@@ -281,12 +264,10 @@ class Terminals(RunnerTest):
         self.passes("a$ cat <<< 'x'", "x")
 
     def test_output_of_nobody_is_an_error(self):
-        words = self.fails("a$ cat", "b$ true", "a| x", "y")
-        self.assertIn("whose output is this", words)
+        self.fails("a$ cat", "b$ true", "a| x", "y", said=["whose output is this"])
 
     def test_sources_are_there_and_fresh(self):
-        self.passes("a$ ls server.c; ls server",
-                    "server.c",
+        self.passes("a$ ls server.c; ls server", "server.c",
                     "ls: cannot access 'server': No such file or directory")
 
     def test_a_broken_pipe_ends_a_program_as_in_any_terminal(self):
@@ -295,23 +276,19 @@ class Terminals(RunnerTest):
 
 class End(RunnerTest):
     def test_missing_output_is_waited_for_within_the_bound(self):
-        words = self.fails("a$ cat", "a> ping", "pong", "ping", bound="1")
-        self.assertIn("-pong", words)
+        self.fails("a$ cat", "a> ping", "pong", "ping", bound="1", said=["-pong"])
 
     def test_a_program_that_runs_on_at_the_end_fails_and_is_ended(self):
         name = f"sleep 98{os.getpid()}"
-        words = self.fails(f"a$ {name}", bound="1")
-        self.assertIn("terminal a", words)
+        self.fails(f"a$ {name}", bound="1", said=["terminal a"])
         self.fails(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234", bound="1")
         self.assertNotIn(name, self.processes())
 
     def test_without_namespaces_it_is_ended_too(self):
         name = f"sleep 96{os.getpid()}"
-        status, words = run(
-            "Isolation: none, since this is to test the cleaning up.\n"
-            + console(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234",
-                      f"b$ {name}"), bound="1")
-        self.assertEqual(status, 1, words)
+        self.lab_fails("Isolation: none, since this is to test the cleaning up.\n"
+                       + console(f"a$ (trap '' HUP TERM; {name}) &", "[1] 1234", f"b$ {name}"),
+                       bound="1")
         self.assertNotIn(name, self.processes())
 
     @staticmethod
@@ -320,30 +297,25 @@ class End(RunnerTest):
                               capture_output=True, text=True).stdout
 
     def test_a_program_left_in_the_background_fails(self):
-        words = self.fails("a$ sleep 97 &", "[1] 1234", bound="1")
-        self.assertIn("left running: sleep 97", words)
+        self.fails("a$ sleep 97 &", "[1] 1234", bound="1", said=["left running: sleep 97"])
 
 
 class Waiting(RunnerTest):
     def test_a_wait_is_for_the_command_to_succeed(self):
-        lab = (console("a$ echo 40001", "51090",
-                       "a$ sh -c 'sleep 1; > 51090; cat'")
+        lab = (console("a$ echo 40001", "51090", "a$ sh -c 'sleep 1; > 51090; cat'")
                + "<!-- wait: test -e 51090 -->\n"
                + console("b$ ls 51090", "51090", "a> ^D"))
-        status, words = run(lab)
-        self.assertEqual(status, 0, words)
-        self.assertEqual(run(lab, show=True)[0], 0)
+        self.lab_passes(lab)
+        self.lab_passes(lab, show=True)
 
     def test_a_wait_in_vain_fails_and_says_for_what(self):
-        status, words = run(console("a$ echo 40001", "51090")
-                            + "<!-- wait: test -e 51090 -->\n", bound="1")
-        self.assertEqual(status, 1, words)
-        self.assertIn("line 7: waited 1 s in vain for: test -e 40001", words)
+        self.lab_fails(console("a$ echo 40001", "51090") + "<!-- wait: test -e 51090 -->\n",
+                       "line 7: waited 1 s in vain for: test -e 40001", bound="1")
 
     def test_what_the_runner_reads_may_stand_in_comments(self):
         lab = "<!-- Fixed numbers: 3. -->\n"
-        self.assertEqual(run(lab + console("a$ echo 3", "3"))[0], 0)
-        self.assertEqual(run(lab + console("a$ echo 4", "3"))[0], 1)
+        self.lab_passes(lab + console("a$ echo 3", "3"))
+        self.lab_fails(lab + console("a$ echo 4", "3"))
 
 
 class Editing(RunnerTest):
@@ -353,40 +325,32 @@ class Editing(RunnerTest):
     def test_a_diff_is_typed_into_the_file(self):
         first = console("a$ mkdir notes; echo one > notes/file")
         second = console("a$ cat notes/file", "two")
-        self.assertEqual(run(first + self.DIFF + second)[0], 0)
-        no_comment = self.DIFF.replace("<!-- edit: notes -->", "")
-        self.assertEqual(run(first + no_comment + second)[0], 1)
+        self.lab_passes(first + self.DIFF + second)
+        self.lab_fails(first + self.DIFF.replace("<!-- edit: notes -->", "") + second)
 
     def test_a_diff_that_does_not_fit_fails(self):
-        status, words = run(console("a$ mkdir notes; echo 1 > notes/file")
-                            + self.DIFF)
-        self.assertEqual(status, 1, words)
-        self.assertIn("line 7: the diff does not fit", words)
+        self.lab_fails(console("a$ mkdir notes; echo 1 > notes/file") + self.DIFF,
+                       "line 7: the diff does not fit")
 
 
 class Form(RunnerTest):
     def test_a_block_that_would_not_be_run_is_an_error(self):
         for tag in ("", "sh", "bash"):
-            status, words = run(f"```{tag}\necho x\n```\n")
-            self.assertEqual(status, 1, words)
-            self.assertIn("would never be run", words)
+            self.lab_fails(f"```{tag}\necho x\n```\n", "would never be run")
 
     def test_a_text_block_says_why(self):
         block = "```text\necho x\n```\n"
-        self.assertEqual(run("For example:\n\n" + block
-                             + console("a$ true"))[0], 1)
-        self.assertEqual(run("This is not run: it needs Docker.\n\n" + block
-                             + console("a$ true"))[0], 0)
+        self.lab_fails("For example:\n\n" + block + console("a$ true"))
+        self.lab_passes("This is not run: it needs Docker.\n\n" + block + console("a$ true"))
 
     def test_a_lab_without_a_transcript_is_an_error(self):
-        self.assertEqual(run("# Nothing to do\n")[0], 1)
+        self.lab_fails("# Nothing to do\n")
 
     def test_a_block_without_an_end_is_an_error(self):
-        self.assertEqual(run("```console\na$ true\n")[0], 1)
+        self.lab_fails("```console\na$ true\n")
 
     def test_folded_answers_are_run_too(self):
-        self.assertEqual(run("<details>\n\n" + console("a$ echo x", "y")
-                             + "</details>\n")[0], 1)
+        self.lab_fails("<details>\n\n" + console("a$ echo x", "y") + "</details>\n")
 
 
 class Tools(RunnerTest):
@@ -398,69 +362,27 @@ class Tools(RunnerTest):
             + "\n## The last\n\n" + console("a$ echo three", "three"))
 
     def test_a_missing_tool_skips_the_lab_by_name(self):
-        status, words = run(self.LAB, console("a$ true"))
-        self.assertEqual(status, 0, words)
+        words = self.lab_passes(self.LAB, console("a$ true"), count="1 passed, 0 failed, 1 skipped")
         self.assertIn("SKIP 01-test: missing no-such-tool\n", words)
-        self.assertTrue(words.endswith("1 passed, 0 failed, 1 skipped\n"))
 
     def test_in_ci_it_is_a_failure(self):
-        status, words = run(self.LAB, ci="true")
-        self.assertEqual(status, 1, words)
-        self.assertIn("0 passed, 1 failed, 0 skipped", words)
+        self.lab_fails(self.LAB, ci="true")
 
     def test_a_part_is_skipped_alone(self):
-        status, words = run(self.PART)
-        self.assertEqual(status, 0, words)
-        self.assertIn('SKIP 01-test, part "The other": missing no-such-tool',
-                      words)
-        self.assertIn("1 passed, 0 failed, 1 skipped", words)
-        self.assertEqual(run(self.PART, ci="true")[0], 1)
+        words = self.lab_passes(self.PART, count="1 passed, 0 failed, 1 skipped")
+        self.assertIn('SKIP 01-test, part "The other": missing no-such-tool', words)
+        self.lab_fails(self.PART, ci="true")
 
     def test_the_rest_of_a_lab_with_a_skipped_part_is_done(self):
-        status, words = run(self.PART.replace("\nthree", "\nfour"))
-        self.assertEqual(status, 1, words)
+        self.assertEqual(run(self.PART.replace("\nthree", "\nfour"), bound="5")[0], 1)
 
     def test_tools_that_are_there_skip_nothing(self):
-        status, words = run("**Tools:** `sh`, `bash`.\n" + console("a$ true"))
-        self.assertEqual(status, 0, words)
-        self.assertIn("1 passed, 0 failed, 0 skipped", words)
+        self.lab_passes("**Tools:** `sh`, `bash`.\n" + console("a$ true"))
 
 
-class Server(RunnerTest):
-    """The real thing, once: make, the server, a client, two labs at a time."""
-
-    LAB = console(
-        "server$ make > make.log && ./server -p 0",
-        "Server Started ...",
-        "Listening on *:4321, pid 20007, fd 3, at most 1014 clients",
-        "client$ ./client -4 localhost 4321",
-        "Trying 127.0.0.1...",
-        "Connected to localhost: [tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
-        "server| Connection from 127.0.0.1:51090 opened: fd 4, "
-        "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]",
-        "client> ping",
-        "pong",
-        "client> quit",
-        "Connection closed by foreign host.",
-        "server| Connection from 127.0.0.1:51090 closed.",
-        "server> ^C",
-        "Server Stopped.")
-
-    def test_a_conversation(self):
-        status, words = run(self.LAB)
-        self.assertEqual(status, 0, words)
-
-    def test_a_mirrored_tuple_that_is_not_mirrored_fails(self):
-        wrong = self.LAB.replace("[tcp, 127.0.0.1, 51090, 127.0.0.1, 4321]",
-                                 "[tcp, 127.0.0.1, 4321, 127.0.0.1, 51090]")
-        self.assertNotEqual(wrong, self.LAB)
-        status, words = run(wrong)
-        self.assertEqual(status, 1, words)
-
+class Showing(RunnerTest):
     def test_show_prints_what_happened(self):
-        status, words = run(console("a$ echo 77", "five"), show=True)
-        self.assertEqual(status, 0, words)
-        self.assertIn("a$ echo 77\n77\n", words)
+        self.assertIn("a$ echo 77\n77\n", self.passes("a$ echo 77", "five", show=True))
 
 
 if __name__ == "__main__":

@@ -61,8 +61,7 @@ class Case(outside.Case):
     def logs(self, sender, words):
         """The next line of the log, to the letter."""
         self.server.expect(r'([^\n]*\n)')
-        self.assertEqual(self.server.match[1],
-                         f'Datagram from {sender}: {words}\n')
+        self.assertEqual(self.server.match[1], f'Datagram from {sender}: {words}\n')
 
     def stop(self, left='', number=signal.SIGTERM):
         """The orderly end. `left` is what the log still had to say."""
@@ -142,8 +141,7 @@ class Requests(Case):
         forge(one, two, b'echo echo ping')  # a word is lost each time
         # It may be another host's server, whose port is the same as ours.
         forge(two, two, b'echo echo echo')
-        self.logs(f'127.0.0.1:{two}',
-                  "from our own port, perhaps another server's")
+        self.logs(f'127.0.0.1:{two}', "from our own port, perhaps another server's")
         self.stop()
         self.server, self.port, self.pid = first
         self.logs(f'127.0.0.1:{two}', 'Unsupported command: pong')
@@ -155,8 +153,7 @@ class StartAndStop(Case):
     def fails(self, status, errors, *options):
         done = subprocess.run([PROGRAM, *options], check=False, text=True,
                               capture_output=True, timeout=outside.LIMIT)
-        self.assertEqual((done.returncode, done.stdout, done.stderr),
-                         (status, '', errors))
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (status, '', errors))
 
     def test_a_port_and_a_path_have_one_server(self):
         in_use = 'Fail to start server, bind {}: Address already in use\n'.format

@@ -22,8 +22,7 @@ try:
     from pexpect.popen_spawn import PopenSpawn
 except ImportError:
     print('SKIPPED: pexpect is not installed: apt-get install python3-pexpect')
-    print('0 passed, 1 failed, 0 skipped' if CI else
-          '0 passed, 0 failed, 1 skipped')
+    print('0 passed, 1 failed, 0 skipped' if CI else '0 passed, 0 failed, 1 skipped')
     sys.exit(1 if CI else 0)
 
 LIMIT = 20  # seconds; ordinary waits take milliseconds
@@ -128,7 +127,6 @@ class Case(unittest.TestCase):
         return rest, status
 
 
-
 class Server:
     """A ./server that listens already."""
 
@@ -146,8 +144,7 @@ class Server:
         os.kill(self.pid, signal.SIGTERM)
         rest, status = self.test.see_end(self.child)
         self.test.assertEqual(status, 0)
-        return self.test.assert_whole(rest,
-                                      r'((?:.*\n)*)Server Stopped\.\n')[1]
+        return self.test.assert_whole(rest, r'((?:.*\n)*)Server Stopped\.\n')[1]
 
 
 def main():
@@ -155,8 +152,7 @@ def main():
     line, and counts them."""
     for number in signal.SIGTERM, signal.SIGHUP:
         signal.signal(number, signal.default_int_handler)
-    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2,
-                                     descriptions=False)
+    runner = unittest.TextTestRunner(stream=sys.stdout, verbosity=2, descriptions=False)
     result = unittest.main(exit=False, testRunner=runner).result
     failed = {test.id() for test, _ in result.failures + result.errors}
     skipped = {test.id() for test, _ in result.skipped} - failed

@@ -74,10 +74,8 @@ class Article(outside.Case):
         child.expect_exact('\nHello,socket\r\n')
         child.sendline('quit')
         _, status = self.see_end(child)
-        log = self.assert_whole(server.stop(),
-                                log_of('127.0.0.1', server.port))
-        return (screen.getvalue().replace('\r\n', '\n'), status,
-                (log[1], server.port))
+        log = self.assert_whole(server.stop(), log_of('127.0.0.1', server.port))
+        return (screen.getvalue().replace('\r\n', '\n'), status, (log[1], server.port))
 
     def check_telnet(self, telnet):
         screen, _, _ = self.play(telnet, "Escape character is '^]'.")
@@ -95,13 +93,11 @@ class Article(outside.Case):
         self.assertEqual(status, 0)
 
 
-
 class Peers(outside.Case):
     """Each of the others with ping, echo and quit, on pipes."""
 
     def converse(self, peer, end):
-        for request, reply in (('ping', 'pong\n'),
-                               ('echo  Hello,  socket ', ' Hello,  socket\n')):
+        for request, reply in (('ping', 'pong\n'), ('echo  Hello,  socket ', ' Hello,  socket\n')):
             peer.send(request + end)
             peer.expect_exact(reply)
             self.assertEqual(peer.before, '')
@@ -161,8 +157,7 @@ def add_peer(name, package, peer, over_tcp, over_unix):
         for host_name, host in HOSTS.items():
             def test_tcp(self, host=host, end=end):
                 path = self.need(package, peer)
-                self.check_tcp(lambda *where: [path, *over_tcp(*where)],
-                               host, end)
+                self.check_tcp(lambda *where: [path, *over_tcp(*where)], host, end)
             setattr(Peers, f'test_{name}_{host_name}_{end_name}', test_tcp)
 
         def test_unix(self, end=end):

@@ -104,8 +104,12 @@ class Rooms(outside.Case):
             room.sendline('exit')
         for terminal in wire, guest, *rooms:
             self.assertEqual(self.see_end(terminal)[1], 0)
-        self.assertTrue(outside.until(lambda: not networks & set(subprocess.check_output(
-            ['lsns', '-n', '-t', 'net', '-o', 'NS'], text=True).split())))
+
+        def are_gone():  # lsns fails when any process ends while it looks
+            told = subprocess.run(['lsns', '-n', '-t', 'net', '-o', 'NS'], text=True,
+                                  capture_output=True, check=False)
+            return told.returncode == 0 and not networks & set(told.stdout.split())
+        self.assertTrue(outside.until(are_gone))
 
     def test_a_system_that_forbids_them(self):
         told = subprocess.run(

@@ -10,17 +10,17 @@ a piece of the line that the branch is in.
 """
 
 import json
+import pathlib
 import re
 import sys
 
 README = "tests/README.md"
 FILES = ("server.c", "handler.c", "client.c")
-ROW = re.compile(r"^\| `(\w+\.c)` \| `(\w+)\(\)` \| `([^`]+)`")
+ROW = re.compile(r"^\| `(\w+\.c)` \| `(\w+)\(\)` \| `([^`]+)`", re.MULTILINE)
 
 
 def read_rows():
-    with open(README, encoding="utf-8") as text:
-        return [match.groups() for match in map(ROW.match, text) if match]
+    return ROW.findall(pathlib.Path(README).read_text("utf-8"))
 
 
 class Source:
@@ -29,8 +29,7 @@ class Source:
         self.lines = [line for line in counts["lines"] if not line.get("gcovr/noncode")]
         self.starts = sorted((function["lineno"], function["name"])
                              for function in counts["functions"])
-        with open(self.name, encoding="utf-8") as text:
-            self.text = text.read().splitlines()
+        self.text = pathlib.Path(self.name).read_text("utf-8").splitlines()
 
     def place(self, line):
         """The function that a line is in, its number, and its text."""
@@ -55,8 +54,8 @@ class Source:
 
 
 def main(path, least):
-    with open(path, encoding="utf-8") as file:
-        sources = {counts["file"]: Source(counts) for counts in json.load(file)["files"]}
+    files = json.loads(pathlib.Path(path).read_text("utf-8"))["files"]
+    sources = {counts["file"]: Source(counts) for counts in files}
     failures = [f"no counts of {name}" for name in FILES if name not in sources]
     rows = read_rows()
     for source in sources.values():

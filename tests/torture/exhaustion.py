@@ -10,6 +10,7 @@ room again everybody is served at once.
 import contextlib
 import fcntl
 import os
+import pathlib
 import re
 import resource
 import select
@@ -21,7 +22,12 @@ import time
 from victim import (PATIENCE, PLAIN, Lines, Server, Skip, check, converse, eventually, in_time,
                     ping, receive_all, run, scratch, waits_in)
 
-F_SETPIPE_SZ = 1031
+
+def small_pipe():
+    """The ends of a pipe that 4096 bytes fill."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    return read, write
 
 
 def sip(client):
@@ -155,8 +161,8 @@ def test_full_pipe_stop():
 
 def caught(server, number):
     """True if the server has a handler for this signal."""
-    with open(f"/proc/{server.pid}/status", encoding="ascii") as status:
-        mask = int(re.search(r"SigCgt:\s+(\w+)", status.read())[1], 16)
+    status = pathlib.Path(f"/proc/{server.pid}/status").read_text("ascii")
+    mask = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
     return bool(mask >> (number - 1) & 1)
 
 
@@ -175,8 +181,7 @@ def test_full_pipe_at_the_stop():
     `opened`, or by a client's, for `closed`. Then it is read, and no line is
     missing."""
     for word in (b"opened", b"closed"):
-        read, write = os.pipe()
-        fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+        read, write = small_pipe()
         with contextlib.ExitStack() as everything:
             pipe = everything.enter_context(os.fdopen(write, "wb"))
             server = everything.enter_context(Server(stdout=pipe))
@@ -208,8 +213,7 @@ def test_full_pipe_at_the_stop():
 def test_signal_before_the_first_line():
     """A signal that comes when the server listens, and can't say so yet: the
     orderly stop follows."""
-    read, write = os.pipe()
-    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
+    read, write = small_pipe()
     os.write(write, b"." * 4096)
     path = os.path.join(scratch(), "socket")
     with os.fdopen(write, "wb") as pipe:
@@ -227,9 +231,8 @@ def test_signal_before_the_first_line():
 
 def stuck_server(everything, path):
     """A server that waits for a pipe, with clients that wait for it."""
-    read, write = os.pipe()
+    read, write = small_pipe()
     everything.callback(os.close, read)
-    fcntl.fcntl(write, F_SETPIPE_SZ, 4096)
     with os.fdopen(write, "wb") as pipe:
         server = everything.enter_context(Server("-U", path, stdout=pipe))
     for number in range(120):

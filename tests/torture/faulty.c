@@ -113,9 +113,9 @@ static unsigned long count(const char *name)
     return atomic_fetch_add(&calls[i].made, 1) + 1;
 }
 
-/* The error that this call is to fail with; 0: none. A call that can be short
- * or odd is told so. */
-static int fault(const char *name, bool *is_odd)
+/* True if this call is to fail, and errno says with what. A call that can be
+ * short or odd is told so. */
+static bool fails(const char *name, bool *is_odd)
 {
     int saved = errno;
     unsigned long number = count(name);
@@ -129,62 +129,56 @@ static int fault(const char *name, bool *is_odd)
             (it->last != 0 && number > it->last) ||
             (number - it->first) % it->step != 0)
             continue;
-        if (it->error != 0)
-            return it->error;
+        if (it->error != 0) {
+            errno = it->error;
+            return true;
+        }
         if (it->number != 0)
             (void)raise(it->number);
         else if (is_odd)
             *is_odd = true;
     }
-    return 0;
+    return false;
 }
+
+/* The real call, and ours in front of it. */
+#define WRAPS(type, name, parameters) \
+    type __real_##name parameters;    \
+    type __wrap_##name parameters;    \
+    type __wrap_##name parameters
 
 /* A call that says its failure with `failure` and errno. */
 #define FAILS(type, name, failure, parameters, arguments) \
-    type __real_##name parameters;                        \
-    type __wrap_##name parameters;                        \
-    type __wrap_##name parameters                         \
+    WRAPS(type, name, parameters)                         \
     {                                                     \
-        int error = fault(#name, NULL);                   \
-                                                          \
-        if (error != 0) {                                 \
-            errno = error;                                \
+        if (fails(#name, NULL))                           \
             return failure;                               \
-        }                                                 \
         return __real_##name arguments;                   \
     }
 
 /* A call that returns its error, as the pthread functions do. What errno is
  * then is nobody's business. */
-#define RETURNS(name, parameters, arguments)                 \
-    int __real_##name parameters;                            \
-    int __wrap_##name parameters;                            \
-    int __wrap_##name parameters                             \
-    {                                                        \
-        int error = fault(#name, NULL);                      \
-                                                             \
-        return error != 0 ? error : __real_##name arguments; \
-    }
+#define RETURNS(name, parameters, arguments) \
+    FAILS(int, name, errno, parameters, arguments)
 
 /* A call that transfers bytes, and may transfer one. The errors that tell of a
  * broken connection break it. */
-#define TRANSFERS(name, parameters, arguments)     \
-    ssize_t __real_##name parameters;              \
-    ssize_t __wrap_##name parameters;              \
-    ssize_t __wrap_##name parameters               \
-    {                                              \
-        bool is_short = false;                     \
-        int error = fault(#name, &is_short);       \
-                                                   \
-        if (error == EPIPE || error == ECONNRESET) \
-            (void)__real_shutdown(fd, SHUT_RDWR);  \
-        if (error != 0) {                          \
-            errno = error;                         \
-            return -1;                             \
-        }                                          \
-        if (is_short && size > 1)                  \
-            size = 1;                              \
-        return __real_##name arguments;            \
+#define TRANSFERS(name, parameters, arguments)         \
+    WRAPS(ssize_t, name, parameters)                   \
+    {                                                  \
+        bool is_short = false;                         \
+                                                       \
+        if (fails(#name, &is_short)) {                 \
+            int error = errno;                         \
+                                                       \
+            if (error == EPIPE || error == ECONNRESET) \
+                (void)__real_shutdown(fd, SHUT_RDWR);  \
+            errno = error;                             \
+            return -1;                                 \
+        }                                              \
+        if (is_short && size > 1)                      \
+            size = 1;                                  \
+        return __real_##name arguments;                \
     }
 
 FAILS(int, socket, -1, (int family, int type, int protocol),
@@ -236,68 +230,45 @@ TRANSFERS(send, (int fd, const void *from, size_t size, int flags),
           (fd, from, size, flags))
 TRANSFERS(read, (int fd, void *to, size_t size), (fd, to, size))
 TRANSFERS(write, (int fd, const void *from, size_t size), (fd, from, size))
+
 /* Linux has given the descriptor back even when it returns an error
  * (close(2)). */
-int __real_close(int fd);
-int __wrap_close(int fd);
-int __wrap_close(int fd)
+WRAPS(int, close, (int fd))
 {
-    int error = fault("close", NULL);
+    bool failed = fails("close", NULL);
+    int error = errno;
     int result = __real_close(fd);
 
-    if (error != 0)
+    if (failed)
         errno = error;
-    return error != 0 ? -1 : result;
+    return failed ? -1 : result;
 }
 
 /* gcov's own calls come by here, too: they bring a mode, or a lock. */
-int __real_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...);
-int __wrap_open(const char *path, int flags, ...)
+WRAPS(int, open, (const char *path, int flags, ...))
 {
-    int error = fault("open", NULL);
-
-    if (error != 0)
-        errno = error;
-    return error != 0 ? -1 : __real_open(path, flags, 0666);
+    return fails("open", NULL) ? -1 : __real_open(path, flags, 0666);
 }
 
-int __real_fcntl(int fd, int command, ...);
-int __wrap_fcntl(int fd, int command, ...);
-int __wrap_fcntl(int fd, int command, ...)
+WRAPS(int, fcntl, (int fd, int command, ...))
 {
-    int error = command == F_SETFL ? fault("fcntl", NULL) : 0;
-    int number = 0;
-    void *pointer = NULL;
     va_list arguments;
+    void *argument; /* or a number, as in glibc's own fcntl() */
 
-    va_start(arguments, command);
-    if (command == F_SETFL)
-        number = va_arg(arguments, int);
-    else
-        pointer = va_arg(arguments, void *);
-    va_end(arguments);
-    if (error != 0) {
-        errno = error;
+    if (command == F_SETFL && fails("fcntl", NULL))
         return -1;
-    }
-    return command == F_SETFL ? __real_fcntl(fd, command, number)
-                              : __real_fcntl(fd, command, pointer);
+    va_start(arguments, command);
+    argument = va_arg(arguments, void *);
+    va_end(arguments);
+    return __real_fcntl(fd, command, argument);
 }
 
-int __real_accept(int fd, struct sockaddr *from, socklen_t *length);
-int __wrap_accept(int fd, struct sockaddr *from, socklen_t *length);
-int __wrap_accept(int fd, struct sockaddr *from, socklen_t *length)
+WRAPS(int, accept, (int fd, struct sockaddr *from, socklen_t *length))
 {
     bool is_odd = false;
-    int error = fault("accept", &is_odd);
-    int result;
+    int result =
+        fails("accept", &is_odd) ? -1 : __real_accept(fd, from, length);
 
-    if (error != 0) {
-        errno = error;
-        return -1;
-    }
-    result = __real_accept(fd, from, length);
     if (is_odd && result >= 0) {
         struct sockaddr_in6 peer = {.sin6_family = AF_INET6,
                                     .sin6_port = htons(1208)};
@@ -309,42 +280,31 @@ int __wrap_accept(int fd, struct sockaddr *from, socklen_t *length)
     return result;
 }
 
-int __real_lstat(const char *path, struct stat *status);
-int __wrap_lstat(const char *path, struct stat *status);
-int __wrap_lstat(const char *path, struct stat *status)
+WRAPS(int, lstat, (const char *path, struct stat *status))
 {
     bool is_odd = false;
-    int error = fault("lstat", &is_odd);
-    int result;
+    int result = fails("lstat", &is_odd) ? -1 : __real_lstat(path, status);
 
-    if (error != 0) {
-        errno = error;
-        return -1;
-    }
-    result = __real_lstat(path, status);
     if (is_odd)
         status->st_dev++;
     return result;
 }
 
-int __real_getaddrinfo(const char *host, const char *port,
-                       const struct addrinfo *hints, struct addrinfo **found);
-int __wrap_getaddrinfo(const char *host, const char *port,
-                       const struct addrinfo *hints, struct addrinfo **found);
-int __wrap_getaddrinfo(const char *host, const char *port,
-                       const struct addrinfo *hints, struct addrinfo **found)
+WRAPS(int, getaddrinfo,
+      (const char *host, const char *port, const struct addrinfo *hints,
+       struct addrinfo **found))
 {
+    static const char nobody[] = "192.0.2.1";
     bool is_odd = false;
-    int error = fault("getaddrinfo", &is_odd);
+    int error = fails("getaddrinfo", &is_odd) ? errno : 0;
 
     errno = EIO; /* the reason for EAI_SYSTEM */
     if (error == 0)
-        error =
-            __real_getaddrinfo(is_odd ? "192.0.2.1" : host, port, hints, found);
+        error = __real_getaddrinfo(is_odd ? nobody : host, port, hints, found);
     if (error == 0 && is_odd)
         error = __real_getaddrinfo(host, port, hints, &(*found)->ai_next);
     if (error == 0 && is_odd)
-        error = __real_getaddrinfo("192.0.2.1", port, hints,
+        error = __real_getaddrinfo(nobody, port, hints,
                                    &(*found)->ai_next->ai_next);
     return error;
 }

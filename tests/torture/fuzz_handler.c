@@ -22,7 +22,6 @@
  * With -DREPLAY the program has a main() that runs the files that it is given:
  * for machines and compilers without libFuzzer.
  */
-#define _GNU_SOURCE /* fopencookie() */
 #include "handler.h"
 
 #include <errno.h>
@@ -40,17 +39,19 @@
 #define TIMED_OUT "Timed out after 7 seconds\n"
 
 /* End of file, reset, idle too long, the server's stop; the client hangs up
- * while we send; it does not read, with a limit. */
+ * while we send; it does not read for a while, with a limit. */
 #define ENDS "ertshn"
 
-/* A growing piece of text. */
+/* A growing piece of text: open_memstream(3). */
 struct text {
+    FILE *stream;
     char *bytes;
-    size_t length;
-    size_t room;
+    size_t length; /* after fclose(3) */
 };
 
-static struct text input, sent, shown, expected;
+static struct text sent, shown, expected;
+static const char *input;
+static size_t input_length;
 static const uint8_t *sizes;
 static size_t size_count;
 static size_t next_size;
@@ -62,27 +63,17 @@ static bool was_shut_down;
 static long long clock_ms;
 static atomic_bool stopping;
 
-static void add(struct text *text, const char *bytes, size_t length)
+static void open_text(struct text *text)
 {
-    if (text->length + length >= text->room) {
-        text->room = 2 * (text->length + length) + 1;
-        text->bytes = realloc(text->bytes, text->room);
-        if (text->bytes == NULL)
-            abort();
-    }
-    memcpy(text->bytes + text->length, bytes, length);
-    text->length += length;
-}
-
-static void add_words(struct text *text, const char *words)
-{
-    add(text, words, strlen(words));
+    text->stream = open_memstream(&text->bytes, &text->length);
+    if (text->stream == NULL)
+        abort();
 }
 
 static _Noreturn void wrong(const char *what)
 {
     (void)fprintf(stderr, "\nwrong: %s (end %c, %zu bytes of input)\n", what,
-                  end, input.length);
+                  end, input_length);
     (void)fprintf(stderr, "expected %zu bytes, came %zu, shown %zu\n",
                   expected.length, sent.length, shown.length);
     abort();
@@ -92,17 +83,14 @@ static _Noreturn void wrong(const char *what)
 
 static void model_word(const char *word, size_t length)
 {
-    char byte[8];
-
     for (size_t i = 0; i < length && i < 64; i++) {
         int value = (unsigned char)word[i];
 
-        (void)snprintf(byte, sizeof byte,
-                       value >= 33 && value <= 126 ? "%c" : "\\x%02x", value);
-        add_words(&expected, byte);
+        (void)fprintf(expected.stream,
+                      value >= 33 && value <= 126 ? "%c" : "\\x%02x", value);
     }
     if (length > 64)
-        add_words(&expected, "...");
+        (void)fputs("...", expected.stream);
 }
 
 /* One line, its end not included. False after quit. */
@@ -112,7 +100,7 @@ static bool model_line(const char *line, size_t length)
     size_t word = 0;
 
     if (length > 4095) {
-        add_words(&expected, TOO_LONG);
+        (void)fputs(TOO_LONG, expected.stream);
         return true;
     }
     while (length > 0 && memchr(white, line[length - 1], 5))
@@ -128,27 +116,26 @@ static bool model_line(const char *line, size_t length)
     if (word == 4 && strncmp(line, "quit", 4) == 0)
         return false;
     if (word == 4 && strncmp(line, "ping", 4) == 0) {
-        add_words(&expected, "pong");
+        (void)fputs("pong", expected.stream);
     } else if (word == 4 && strncmp(line, "echo", 4) == 0) {
         if (length > 5)
-            add(&expected, line + 5, length - 5);
+            (void)fwrite(line + 5, 1, length - 5, expected.stream);
     } else {
-        add_words(&expected, "Unsupported command: ");
+        (void)fputs("Unsupported command: ", expected.stream);
         model_word(line, word);
         unsupported++;
     }
-    add_words(&expected, "\n");
+    (void)fputs("\n", expected.stream);
     return true;
 }
 
 /* What the client is owed for all of the input. */
 static void model(void)
 {
-    const char *line = input.bytes;
-    size_t left = input.length;
+    const char *line = input;
+    size_t left = input_length;
     const char *newline;
 
-    expected.length = 0;
     unsupported = 0;
     while (left > 0 && (newline = memchr(line, '\n', left)) != NULL) {
         size_t length = (size_t)(newline - line);
@@ -164,7 +151,7 @@ static void model(void)
         if (!model_line(line, left))
             return;
     if (end == 't')
-        add_words(&expected, TIMED_OUT);
+        (void)fputs(TIMED_OUT, expected.stream);
 }
 
 /* ---- The kernel, as the handler sees it --------------------------------- */
@@ -197,7 +184,7 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *now);
 ssize_t __wrap_recv(int socket, void *buffer, size_t size, int flags)
 {
     uint8_t byte = next_byte();
-    size_t count = least(least(size_of(byte), size), input.length - taken);
+    size_t count = least(least(size_of(byte), size), input_length - taken);
 
     (void)socket;
     (void)flags;
@@ -212,7 +199,7 @@ ssize_t __wrap_recv(int socket, void *buffer, size_t size, int flags)
         return -1;
     }
     if (count > 0) {
-        memcpy(buffer, input.bytes + taken, count);
+        memcpy(buffer, input + taken, count);
         taken += count;
         return (ssize_t)count;
     }
@@ -241,21 +228,22 @@ ssize_t __wrap_send(int socket, const void *bytes, size_t count, int flags)
     }
     if (end == 'h' || end == 'n') {
         part = least(part, room_left);
+        room_left -= part;
         if (part == 0) {
             clock_ms += 250;
             errno = end == 'h' ? EPIPE : EAGAIN;
+            room_left = end == 'n' ? input_length : 0; /* it reads at last */
             return -1;
         }
-        room_left -= part;
     }
-    add(&sent, bytes, part);
+    (void)fwrite(bytes, 1, part, sent.stream);
     return (ssize_t)part;
 }
 
 int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 {
     (void)timeout;
-    if (!was_shut_down && taken == input.length)
+    if (!was_shut_down && taken == input_length)
         return 0;
     for (nfds_t i = 0; i < count; i++)
         fds[i].revents = fds[i].events;
@@ -288,13 +276,6 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *now)
     now->tv_sec = (time_t)(clock_ms / 1000);
     now->tv_nsec = (long)(clock_ms % 1000) * 1000000;
     return 0;
-}
-
-static ssize_t show(void *cookie, const char *bytes, size_t length)
-{
-    (void)cookie;
-    add(&shown, bytes, length);
-    return (ssize_t)length;
 }
 
 /* ---- The comparison ----------------------------------------------------- */
@@ -351,7 +332,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static FILE *screen;
     const uint8_t *newline = size ? memchr(data, '\n', size) : NULL;
     struct terms terms = {.stopping = &stopping};
 
@@ -362,24 +342,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sizes = data + 1;
     size_count = (size_t)(newline - sizes);
     next_size = 0;
-    input.length = sent.length = shown.length = taken = 0;
-    add(&shown, "", 0);
-    add(&input, (const char *)newline + 1, size - (size_t)(newline + 1 - data));
-    room_left = input.length / 2;
+    input = (const char *)newline + 1;
+    input_length = size - (size_t)(newline + 1 - data);
+    taken = 0;
+    room_left = input_length / 2;
     was_shut_down = false;
     atomic_store(&stopping, false);
+    open_text(&sent);
+    open_text(&shown);
+    open_text(&expected);
     model();
 
-    if (screen == NULL)
-        screen = fopencookie(NULL, "w", (cookie_io_functions_t){.write = show});
-    if (screen == NULL)
-        abort();
-    terms.screen = screen;
+    terms.screen = shown.stream;
     terms.idle_seconds = end == 't' || end == 'n' ? IDLE_SECONDS : 0;
     converse(3, &terms);
-    (void)fflush(screen);
+    (void)fclose(sent.stream);
+    (void)fclose(shown.stream);
+    (void)fclose(expected.stream);
     check_replies();
     check_screen();
+    free(sent.bytes);
+    free(shown.bytes);
+    free(expected.bytes);
     return 0;
 }
 

@@ -12,6 +12,7 @@ or one of two where chance decides.
 
 import concurrent.futures
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -168,16 +169,14 @@ def copy(name):
 
 def try_fault(number, name, suite, words, expected, text, instead):
     """A line for the table, and whether it is as it should be."""
-    with open(f"{name}.c", encoding="utf-8") as source:
-        sound = source.read()
+    sound = pathlib.Path(f"{name}.c").read_text("utf-8")
     label = f"{name}.c: {' '.join(text.split())[:60]} -> {' '.join(instead.split())[:40]}"
     if sound.count(text) != 1:
         return f"OUT OF DATE, {sound.count(text)} times in the source: {label}", False
     target = os.path.join(OUT, str(number))
     shutil.rmtree(target, ignore_errors=True)
     subprocess.run(["cp", "-a", os.path.join(OUT, "sound" + "".join(words)), target], check=True)
-    with open(os.path.join(target, f"{name}.c"), "w", encoding="utf-8") as mutant:
-        mutant.write(sound.replace(text, instead))
+    pathlib.Path(target, f"{name}.c").write_text(sound.replace(text, instead), "utf-8")
     since = time.monotonic()
     status, said = build(target, [*words, "CFLAGS=-w", f"SUITES={suite}", "test"])
     took = f"{time.monotonic() - since:5.1f} s"

@@ -44,13 +44,6 @@ static struct storm_client clients[MOST_CLIENTS];
 static struct pollfd sockets[MOST_CLIENTS];
 static int client_count;
 
-static int setting(const char *name, int usual)
-{
-    const char *text = getenv(name);
-
-    return text && atoi(text) > 0 ? atoi(text) : usual;
-}
-
 /* Numbers that differ from round to round, and are the same each time. */
 static unsigned chance(unsigned limit)
 {
@@ -283,14 +276,9 @@ TEST(stop_during_start)
 /* Bytes of memory that a process has in use. */
 static long resident(pid_t pid)
 {
-    char path[64];
     long pages = 0;
-    FILE *file;
 
-    (void)snprintf(path, sizeof path, "/proc/%ld/statm", (long)pid);
-    file = fopen(path, "r");
-    CHECK(file != NULL && fscanf(file, "%*d %ld", &pages) == 1);
-    (void)fclose(file);
+    CHECK(sscanf(in_proc(pid, "statm", ""), "%*d %ld", &pages) == 1);
     return pages * sysconf(_SC_PAGESIZE);
 }
 
@@ -321,7 +309,7 @@ static bool come_and_go(const struct program *server, int count, int at_a_time)
 
 TEST(leaks)
 {
-    int connections = setting("CONNECTIONS", 500000);
+    int connections = (int)setting("CONNECTIONS", 500000);
     struct program server;
     int descriptors;
     long before;

@@ -8,6 +8,7 @@ them under. Every wait has a bound: PATIENCE seconds.
 
 import contextlib
 import os
+import pathlib
 import re
 import resource
 import select
@@ -119,8 +120,7 @@ class Lines:
 class Server:
     """./server, started and listening; in a `with` it is surely gone after."""
 
-    def __init__(self, *options, stdout=None, stderr=None, env=None, program=None,
-                 listening=True):
+    def __init__(self, *options, stdout=None, stderr=None, env=None, program=None, listening=True):
         words = [program or os.path.join(PROGRAMS, "server"), *options]
         if "-p" not in options and "-U" not in options:
             words += ["-p", "0"]
@@ -185,14 +185,13 @@ class Server:
 
     def cpu(self):
         """Seconds of processor time that it has used."""
-        with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident(self):
         """Bytes of memory."""
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
-            return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) * 1024
+        status = pathlib.Path(f"/proc/{self.pid}/status").read_text("ascii")
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024
 
     def at_rest(self):
         """What must be there again when all clients have left."""
@@ -254,9 +253,8 @@ def waits_in(pid, place):
     """True if a thread waits in a function of the kernel named so."""
     for task in os.listdir(f"/proc/{pid}/task"):
         with contextlib.suppress(OSError):
-            with open(f"/proc/{pid}/task/{task}/wchan", encoding="ascii") as wchan:
-                if place in wchan.read():
-                    return True
+            if place in pathlib.Path(f"/proc/{pid}/task/{task}/wchan").read_text("ascii"):
+                return True
     return False
 
 
@@ -296,7 +294,7 @@ def run(tests, names):
             except Exception:  # the others are to be run all the same
                 failed += 1
                 note = None
-                result = "FAILED\n" + traceback.format_exc()
+                result = "FAILED\n" + traceback.format_exc(limit=-3)
             print(f"{name}: {result} ({time.monotonic() - began:.1f} s)"
                   f"{': ' + note if note else ''}", flush=True)
     finally:

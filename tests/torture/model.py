@@ -12,30 +12,34 @@ quoted. Everything is built below build/model/.
 """
 import concurrent.futures
 import os
+import pathlib
 import re
 import shutil
 import signal
 import subprocess
 import sys
 
-ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
-MODEL = os.path.join(ROOT, "lab-notes", "programs", "stop.pml")
-BUILD = os.path.join(ROOT, "build", "model")
+from victim import Skip, check, run
+
+MODEL = "tests/torture/stop.pml"
+BUILD = "build/model"
 BOUND = 600  # seconds for one run of Spin, on a busy machine
 SHARED = re.compile(r"\b(stopping|stop_rounds|connected)\b|&lock\b"
                     r"|&everybody_left\b|SIGURG\)|O_NONBLOCK|^ring\.next =")
 
 # What is checked: signals, how often accept() fails, whether rounds may be over
 # at any time, and what the compiler is told.
+ONE_SIGNAL = "-DSIGNALS=1 -DFAILURES=0 -DANY_TIME=0"
+ONE_FAILURE = "-DSIGNALS=1 -DFAILURES=1 -DANY_TIME=0"
 RUNS = {
-    "one signal, and an accept that fails": (1, 1, 0, "-DSAFETY"),
-    "two signals": (2, 0, 0, "-DSAFETY"),
-    "one signal, and rounds of any length": (1, 0, 1, "-DSAFETY"),
-    "no run goes on for ever": (1, 0, 0, "-DNP"),
+    "one signal, and an accept that fails": (ONE_FAILURE, "-DSAFETY"),
+    "two signals": ("-DSIGNALS=2 -DFAILURES=0 -DANY_TIME=0", "-DSAFETY"),
+    "one signal, and rounds of any length": ("-DSIGNALS=1 -DFAILURES=0 -DANY_TIME=1", "-DSAFETY"),
+    "no run goes on for ever": (ONE_SIGNAL, "-DNP"),
 }
 
-# Signals, failures, rounds of any length: what it takes to see a mutant fail.
-FAULTY = {"no_room_for_failures": (1, 1, 0)}
+# What it takes to see a mutant fail, if that is more than one signal.
+FAULTY = {"no_room_for_failures": ONE_FAILURE}
 
 LEAVE = "inline leave() {\n"
 MUTANTS = {
@@ -66,25 +70,13 @@ MUTANTS = {
 }
 
 
-class Failure(Exception):
-    """What was found wrong, in words."""
-
-
 def read(path):
-    with open(path, encoding="utf-8") as file:
-        return file.read()
-
-
-def run(command, directory, bound=BOUND):
-    done = subprocess.run(command, cwd=directory, check=False, text=True, timeout=bound,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return done.returncode, done.stdout
+    return pathlib.Path(path).read_text("utf-8")
 
 
 def edited(text, edits, what):
     for old, new in edits:
-        if text.count(old) != 1:
-            raise Failure(f"{what} no longer has exactly one: {old.strip()}")
+        check(text.count(old) == 1, what, "no longer has exactly one:", old.strip())
         text = text.replace(old, new)
     return text
 
@@ -119,8 +111,8 @@ def quotes(text):
 
 
 def compare():
-    server = functions(read(os.path.join(ROOT, "server.c")))
-    source = {**functions(read(os.path.join(ROOT, "handler.c"))), **server}
+    server = functions(read("server.c"))
+    source = {**functions(read("handler.c")), **server}
     quoted, wrong = {}, []
     for name, line in quotes(read(MODEL)):
         lines, before = source.get(name, []), quoted.setdefault(name, [])
@@ -135,74 +127,58 @@ def compare():
         for line in lines:
             if SHARED.search(line) and lines.count(line) > seen.count(line):
                 wrong.append(f"the model leaves out what {name}() does: {line}")
-    if wrong:
-        raise Failure("stop.pml and the sources differ:\n  " + "\n  ".join(wrong))
+    check(not wrong, "stop.pml and the sources differ:\n  " + "\n  ".join(wrong))
     return f"{sum(map(len, quoted.values()))} lines of the sources are in the model, in their order"
 
 
 # ---- Spin ---------------------------------------------------------------------
 
 
-def spin(name, text, settings, how):
-    """Lets Spin look for a fault. Returns what it prints, in which directory."""
-    directory = os.path.join(BUILD, name)
+def spin(directory, command):
+    """What Spin, or a program that it has made, says."""
+    done = subprocess.run(command.split(), cwd=directory, check=False, text=True, timeout=BOUND,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    check(done.returncode == 0, command, "in", directory, "says:", done.stdout)
+    return done.stdout
+
+
+def search(name, text, settings, how):
+    """Lets Spin look for a fault. Returns the directory, what it says, and the fault."""
+    if not shutil.which("spin"):
+        raise Skip("no spin, package spin")
+    directory = os.path.join(BUILD, re.sub(r"\W+", "-", name))
     shutil.rmtree(directory, ignore_errors=True)
     os.makedirs(directory)
-    with open(os.path.join(directory, "stop.pml"), "w", encoding="utf-8") as file:
-        file.write(text)
-    with open(os.path.join(directory, "settings"), "w", encoding="utf-8") as file:
-        file.write(" ".join(settings))
-    options = ["-m10000", "-w20"] + (["-l"] if how == "-DNP" else [])
-    said = ""
-    for command in (["spin", "-a"] + settings + ["stop.pml"],
-                    ["cc", "-O2", "-w"] + how.split() + ["-o", "pan", "pan.c"], ["./pan"] + options):
-        status, said = run(command, directory)
-        if status != 0:
-            raise Failure(f"{name}: {' '.join(command)}: {said}")
-    if "errors:" not in said or re.search(r"max search depth too small|out of memory", said):
-        raise Failure(f"{name}: the search was not complete:\n{said}")
+    pathlib.Path(directory, "stop.pml").write_text(text, "utf-8")
+    spin(directory, f"spin -a {settings} stop.pml")
+    spin(directory, f"cc -O2 -w {how} -o pan pan.c")
+    said = spin(directory, "./pan -m10000 -w20" + " -l" * (how == "-DNP"))
     os.remove(os.path.join(directory, "pan"))
-    return directory, said
-
-
-def settings_of(signals, failures, any_time):
-    return [f"-DSIGNALS={signals}", f"-DFAILURES={failures}", f"-DANY_TIME={any_time}"]
-
-
-def numbers(said):
-    states, depth, errors = (int(re.search(what, said)[1]) for what in (
-        r"(\d+) states, stored", r"depth reached (\d+)", r"errors: (\d+)"))
-    return states, depth, errors
+    check("errors:" in said and not re.search(r"max search depth too small|out of memory", said),
+          name, "the search was not complete:", said)
+    fault = re.search(r"pan:1: (.*?) \(at depth", said)
+    words = fault and fault[1].replace("invalid end state", "nobody can take a step any more")
+    return directory, said, words and re.sub(r"(assertion violated) .{60,}",
+                                             r"\1 (the last of main())", words)
 
 
 def holds(name):
-    signals, failures, any_time, how = RUNS[name]
-    _, said = spin(name.replace(" ", "-").replace(",", ""), read(MODEL),
-                   settings_of(signals, failures, any_time), how)
-    states, depth, errors = numbers(said)
-    if errors:
-        raise Failure(f"{name}: {re.search(r'pan:1: .*', said)[0]}")
+    settings, how = RUNS[name]
+    _, said, fault = search(name, read(MODEL), settings, how)
+    check("errors: 0" in said, fault)
     # What is never reached is not checked, either. The one step that must not be
     # reached is the false alarm in accept_clients().
-    never = re.findall(r'stop\.pml:(\d+), state \d+, "(.*)"', said)
-    if failures and [text for _, text in never] != ["assert(0)"]:
-        raise Failure(f"{name}: never reached: {never}")
-    return f"{name}: {states:,} states, depth {depth}"
-
-
-def find_fault(name, edits, how="-DSAFETY"):
-    text = edited(read(MODEL), edits, "stop.pml") if isinstance(edits, list) else edits
-    directory, said = spin(name, text, settings_of(*FAULTY.get(name, (1, 0, 0))), how)
-    fault = re.search(r"pan:1: (.*?) \(at depth", said)
-    words = fault and fault[1].replace("invalid end state", "nobody can take a step any more")
-    return directory, words and re.sub(r"(assertion violated) .{60,}", r"\1 (the last of main())", words)
+    never = re.findall(r'stop\.pml:\d+, state \d+, "(.*)"', said)
+    check(settings != ONE_FAILURE or never == ["assert(0)"], "never reached:", never)
+    states = int(re.search(r"(\d+) states, stored", said)[1])
+    return f"{states:,} states, depth {re.search(r'depth reached ([0-9]+)', said)[1]}"
 
 
 def fails(name):
-    _, fault = find_fault(name, MUTANTS[name])
-    if not fault:
-        raise Failure(f"mutant {name}: Spin finds no fault with it")
-    return f"mutant {name}: {fault}"
+    text = edited(read(MODEL), MUTANTS[name], "stop.pml")
+    fault = search(name, text, FAULTY.get(name, ONE_SIGNAL), "-DSAFETY")[2]
+    check(fault, "Spin finds no fault with this mutant")
+    return fault
 
 
 # ---- A counterexample as a story ----------------------------------------------
@@ -210,17 +186,16 @@ def fails(name):
 
 def story(name):
     if name in MUTANTS:
-        edits = MUTANTS[name]
+        text = edited(read(MODEL), MUTANTS[name], "stop.pml")
     else:
-        status, edits = run(["sed", name, MODEL], ROOT)
-        if status != 0 or edits == read(MODEL):
-            raise Failure(f"{name}: no such mutant, and no sed script that changes the model: "
-                          + ", ".join(MUTANTS))
-    directory, fault = find_fault(name if name in FAULTY else "story", edits, "-DSAFETY -DBFS")
-    if not fault:
-        raise Failure("Spin finds no fault")
-    model = read(os.path.join(directory, "stop.pml")).split("\n")
-    status, trail = run(["spin", "-t", "-p"] + settings_of(*FAULTY.get(name, (1, 0, 0))) + ["stop.pml"], directory)
+        text = subprocess.run(["sed", name, MODEL], check=False, text=True, capture_output=True).stdout
+        check(text not in ("", read(MODEL)), f"{name}: no such mutant, and no sed script that "
+              "changes the model:", ", ".join(MUTANTS))
+    settings = FAULTY.get(name, ONE_SIGNAL)
+    directory, _, fault = search("story", text, settings, "-DSAFETY -DBFS")
+    check(fault, "Spin finds no fault")
+    model = text.split("\n")
+    trail = spin(directory, f"spin -t -p {settings} stop.pml")
     accepted, clients, before = -1, {}, {}
     for line in trail.split("\n"):
         born = re.match(r"Starting serve with pid (\d+)", line)
@@ -248,31 +223,17 @@ def story(name):
 
 def main():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
-    sys.stdout.reconfigure(line_buffering=True)
-    os.makedirs(BUILD, exist_ok=True)
-    if shutil.which("spin") is None:
-        failed = os.environ.get("CI") == "true"
-        print(f"model: no spin: 0 passed, {int(failed)} failed, {int(not failed)} skipped")
-        sys.exit(failed)
     if sys.argv[1:2] == ["story"]:
         try:
             story(sys.argv[2])
-        except Failure as failure:
+        except (AssertionError, Skip) as failure:
             sys.exit(f"model: {failure}")
         return
-    passed = failed = 0
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        jobs = ([pool.submit(compare)] + [pool.submit(holds, name) for name in RUNS]
-                + [pool.submit(fails, name) for name in MUTANTS])
-        for job in jobs:
-            try:
-                print("ok  ", job.result())
-                passed += 1
-            except (Failure, OSError, subprocess.SubprocessError) as failure:
-                print("FAIL", failure)
-                failed += 1
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+        jobs = {"compare": pool.submit(compare)}
+        jobs.update((name, pool.submit(holds, name)) for name in RUNS)
+        jobs.update((f"mutant {name}", pool.submit(fails, name)) for name in MUTANTS)
+        run({f"test_{name}": job.result for name, job in jobs.items()}, ())
 
 
 if __name__ == "__main__":

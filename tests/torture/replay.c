@@ -3,7 +3,7 @@
  *
  * Linked in front of the C library (ld --wrap), it holds a thread in front of a
  * call until the other thread is where the story wants it. Nothing waits for a
- * time. REPLAY in the environment names the story, lab-notes/programs/model.py.
+ * time. REPLAY in the environment names the story, tests/torture/model.py.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,9 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-
-/* The linker wants these names: ld(1), --wrap. */
-// NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)
 
 int __real_accept(int socket, struct sockaddr *name, socklen_t *length);
 int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length);
@@ -112,4 +109,3 @@ int __wrap_accept(int socket, struct sockaddr *name, socklen_t *length)
     met_eagain = connection < 0 && errno == EAGAIN;
     return connection;
 }
-// NOLINTEND(bugprone-reserved-identifier,cert-dcl37-c,cert-dcl51-cpp)

@@ -5,14 +5,15 @@ For each story server.c is built twice with replay.c, which holds the threads
 where the story wants them: as it is, and with the line of the mutant changed.
 The first must do what it promises, the second must be seen to fail.
 """
+import functools
 import os
+import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 
 import model
-from victim import PATIENCE, Server, check
+from victim import PATIENCE, Server, check, run, scratch
 
 WRAPPED = ("accept", "recv", "pthread_kill", "fcntl")
 
@@ -69,43 +70,24 @@ STORIES = (
 )
 
 
-def build(directory, name, edits):
-    source = os.path.join(directory, name + ".c")
-    with open(source, "w", encoding="utf-8") as file:
-        file.write(model.edited(model.read(os.path.join(model.ROOT, "server.c")), edits, "server.c"))
-    program = os.path.join(directory, name)
+def build(name, edits):
+    program = os.path.join(scratch(), name)
+    pathlib.Path(program + ".c").write_text(model.edited(model.read("server.c"), edits, "server.c"))
     subprocess.run(["cc", "-std=c11", "-D_POSIX_C_SOURCE=200809L", "-g", "-I.", "-pthread",
-                    "-o", program, source, "handler.c", "lab-notes/programs/replay.c"]
-                   + [f"-Wl,--wrap={call}" for call in WRAPPED], check=True, cwd=model.ROOT)
+                    "-o", program, program + ".c", "handler.c", "tests/torture/replay.c"]
+                   + [f"-Wl,--wrap={call}" for call in WRAPPED], check=True)
     return program
 
 
-def replay(directory, story):
-    name, both, mutation, look, good, bad = story
+def replay(name, both, mutation, look, good, bad):
     check(name in model.MUTANTS, "stop.pml has no mutant", name)
-    for kind, edits, wanted in (("server.c", both, good), ("mutant", both + mutation, bad)):
-        program = build(directory, f"{name}-{kind[0]}", edits)
-        with Server(program=program, env={"REPLAY": name}) as server:
+    for kind, edits, wanted in (("server", both, good), ("mutant", both + mutation, bad)):
+        with Server(program=build(kind, edits), env={"REPLAY": name}) as server:
             seen = look(server)
             check(server.process.wait(PATIENCE) == 0, kind, "ended with", server.process.returncode)
         check(seen == wanted, f"{kind}: {look.__doc__ or 'replies'}: {seen}, not {wanted}")
-    return f"{name}: {good} with server.c, {bad} with the mutant"
-
-
-def main():
-    sys.stdout.reconfigure(line_buffering=True)
-    passed = failed = 0
-    with tempfile.TemporaryDirectory(prefix="replay.") as directory:
-        for story in STORIES:
-            try:
-                print("ok  ", replay(directory, story))
-                passed += 1
-            except (AssertionError, model.Failure, OSError, subprocess.SubprocessError) as failure:
-                print("FAIL", story[0], failure)
-                failed += 1
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(failed > 0)
+    return f"{good} with server.c, {bad} with the mutant"
 
 
 if __name__ == "__main__":
-    main()
+    run({f"test_{story[0]}": functools.partial(replay, *story) for story in STORIES}, sys.argv[1:])
