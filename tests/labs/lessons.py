@@ -13,6 +13,7 @@ NOTES = pathlib.Path(__file__).parents[2] / "lab-notes"
 LABS = {path.name: path.read_text("utf-8") for path in sorted(NOTES.glob("[0-9][0-9]-*.md"))}
 PARTS = ["Objective", "Misconception", "Minutes", "Vote", "Short of time", "What breaks live"]
 FENCED = r"^```(\w*)\n(.*?)^```$"
+WIDTH = 100
 NOT_PROSE = FENCED + r"|^(?:#|\W*Tools:)[^\n]*|<!--.*?-->|`[^`]*`"
 faults = []
 
@@ -59,6 +60,14 @@ def check_glossary(glossary):
               names, "no link where it comes first", first and plain(prose[first.start() - 30:][:70]))
 
 
+def check_width():
+    for name, lab in LABS.items():
+        blocks = (block for tag, block in re.findall(FENCED, lab, re.M | re.S) if tag == "console")
+        for line in "".join(blocks).split("\n"):
+            check(len(re.sub(r"^\w+\| ", "", line.expandtabs(8))) <= WIDTH, name, "too wide", line)
+
+
+check_width()
 check_teaching(*((NOTES / name).read_text("utf-8") for name in ("TEACHING.md", "README.md")))
 check_glossary((NOTES / "GLOSSARY.md").read_text("utf-8"))
 print("\n".join([*faults, f"lessons: {len(LABS)} labs, {len(faults)} faults"]))
