@@ -2,8 +2,8 @@
  * handler.h - one client's conversation, on any connected stream socket.
  *
  * Nothing here knows how the socket came to be, which thread runs the
- * conversation, or who is at the other end. That is why the tests can hold the
- * whole protocol to account over a socketpair(2), with no network at all.
+ * conversation, or who is at the other end. That is why the tests can check the
+ * whole protocol over a socketpair(2), with no network at all.
  *
  * The way of a byte: socket -> input buffer -> one line -> parse() ->
  * compose() -> output buffer -> one send() for everything that one recv() made
@@ -54,11 +54,11 @@ struct request parse(const char *line, size_t length);
 
 /* Writes the reply that a client on a stream is owed for `request`, and returns
  * its length in bytes: 0 where nothing is owed. `reply` needs room for
- * REPLY_LIMIT bytes. The reply to an unsupported command is fit to be printed
- * on a terminal: escape sequences and line ends are made harmless. */
+ * REPLY_LIMIT bytes. The reply to an unsupported command is safe to print on a
+ * terminal: escape sequences and line ends are made harmless. */
 size_t compose(struct request request, char *reply);
 
-/* What a conversation is held to. The caller owns it, and keeps it alive and
+/* The limits of a conversation. The caller owns it, and keeps it alive and
  * unchanged (`*stopping` apart) until converse() has returned. */
 struct terms {
     FILE *screen;          /* shows unsupported commands; NULL: nobody looks */

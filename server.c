@@ -303,7 +303,8 @@ static int start_thread(const struct client *arrival, const char *tuple)
 /* Waits until all clients have left, for 100 ms at most: a rest for the accept
  * loop, a round for the stop. After a stop signal it wakes their threads first.
  * Returns true if another round makes sense: a thread that looked at `stopping`
- * just before it was set, and enters recv() just after its SIGURG, sleeps. */
+ * just before it was set, and enters recv() just after its SIGURG, sleeps.
+ * (The limit is a time of day: if the date is set back, it comes later.) */
 static bool wait_for_clients(void)
 {
     struct timespec until;
@@ -403,8 +404,7 @@ static void listen_for_clients(void)
         getsockname(listening_socket, (struct sockaddr *)&name, &length);
         strcpy(where, endpoint(&name, length).name);
     }
-    /* The backlog: connections that accept() has not returned yet, listen(2).
-     */
+    /* The backlog: connections that wait for accept(), listen(2). */
     if (listen(listening_socket, SOMAXCONN) < 0)
         fail_to_start("listen", strerror(errno));
 }
@@ -431,7 +431,8 @@ static int bind_address(int domain)
 
 /* A killed server leaves its socket file behind: we replace it. A datagram
  * socket asks: it cannot connect to a stream socket. If a server is there it
- * gets EPROTOTYPE, and the server never hears of it. If not, ECONNREFUSED. */
+ * gets EPROTOTYPE, and the server never hears of it. If not, ECONNREFUSED. Two
+ * servers that start at the same moment may both do so: the last one stays. */
 static void bind_path(void)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
@@ -469,9 +470,9 @@ static void bind_path(void)
  * domain socket, the server works without it.
  *
  * SO_REUSEADDR: connections of the server before us may be in TIME_WAIT, and
- * would keep the port, socket(7). SO_KEEPALIVE: after two hours the kernel
- * notices a peer whose machine is gone, tcp(7). TCP_NODELAY: replies are sent
- * whole, so Nagle's algorithm (RFC 896) has nothing to join. */
+ * would keep the port, socket(7). SO_KEEPALIVE: after two silent hours the
+ * kernel asks if the peer's machine is still there, tcp(7). TCP_NODELAY:
+ * replies go out whole, so Nagle's algorithm (RFC 896) has nothing to join. */
 static int make_socket(const struct sockaddr *name, socklen_t length)
 {
     const int on = 1;
