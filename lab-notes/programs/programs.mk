@@ -38,7 +38,7 @@ designs-check: designs ## what lab 20 says of the designs is what the grader rep
 
 # What a program is made of, besides its own file.
 $(THESE_DESIGNS) $(filter-out %/server-crash,$(CRASHING)): $(DESIGN_FILES)/common.c
-$(addprefix $(DESIGNS)/,poll epoll poll-crash epoll-crash): $(DESIGN_FILES)/talk.c
+$(addprefix $(DESIGNS)/,poll epoll poll-crash epoll-crash): $(addprefix $(DESIGN_FILES)/,talk.c clients.c)
 $(CRASHING): $(DESIGN_FILES)/crash.c
 
 $(DESIGNS)/server-crash: server.c handler.c $(DESIGN_HEADERS)

@@ -63,6 +63,7 @@ class WrongServers(unittest.TestCase):
                  b"pong\n", b"pong\n", b"pung\n"),
                 ("10 bytes, 5 due", "rr", b"pong\n", b"pong\npong\n"),
                 ("wrong reply", "pipe", b"pong\n", b"pong\n" * 63 + b"pong "),
+                ("no reply for 5 seconds", "rr", b"pong\n", b"po", b"ng\n"),
                 ("the server hung up on connection 0", "rr", b"po")):
             with self.subTest(words=words), Liar(*replies) as liar:
                 # Long enough for a slow liar: the first lie ends it.

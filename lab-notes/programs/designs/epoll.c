@@ -7,16 +7,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <time.h>
 
 #define EVENTS 64 /* that one epoll_wait() brings at most */
 
-/* Tells the kernel what to look for. EPOLLIN and EPOLLOUT are the numbers of
- * POLLIN and POLLOUT. The kernel hands the pointer back with each event. */
-static bool ask(int kernel, int operation, int socket, short events, void *talk)
-{
-    struct epoll_event event = {.events = (uint32_t)events, .data.ptr = talk};
+static short asked[SOCKETS]; /* what the kernel looks for, for each socket */
 
+/* Tells the kernel what to look for. EPOLLIN and EPOLLOUT are the numbers of
+ * POLLIN and POLLOUT. */
+static bool ask(int kernel, int operation, int socket, short events)
+{
+    struct epoll_event event = {.events = (uint32_t)events, .data.fd = socket};
+
+    asked[socket] = events;
     return epoll_ctl(kernel, operation, socket, &event) == 0;
 }
 
@@ -24,11 +26,11 @@ static bool ask(int kernel, int operation, int socket, short events, void *talk)
  * then it would fail again at once. */
 static bool accept_clients(int kernel, int listening)
 {
-    struct talk *talk;
+    int socket;
 
-    while ((talk = begin_talk(listening)) != NULL)
-        if (!ask(kernel, EPOLL_CTL_ADD, talk->socket, POLLIN, talk))
-            end_talk(talk);
+    while ((socket = accept_client(listening)) >= 0)
+        if (!ask(kernel, EPOLL_CTL_ADD, socket, POLLIN))
+            end_client(socket);
     if (errno == EAGAIN || errno == ECONNABORTED)
         return true; /* nobody waits any more */
     perror("Fail to connect, accept");
@@ -36,29 +38,13 @@ static bool accept_clients(int kernel, int listening)
 }
 
 /* A system call only when what we wait for has changed: seldom. close() takes
- * the socket off the kernel's list. */
-static void go_on(int kernel, struct talk *talk)
+ * a socket off the kernel's list. */
+static void go_on(int kernel, int socket)
 {
-    short before = wanted(talk);
+    short wanted = serve_client(socket);
 
-    if (!take_step(talk))
-        end_talk(talk);
-    else if (wanted(talk) != before)
-        ask(kernel, EPOLL_CTL_MOD, talk->socket, wanted(talk), talk);
-}
-
-/* Ends, once a second, the conversations of those who do not hang up. */
-static void end_late_ones(void)
-{
-    static time_t last;
-    time_t now = time(NULL);
-
-    if (now == last)
-        return;
-    last = now;
-    for (size_t place = talking; place-- > 0;)
-        if (is_late(talks[place]))
-            end_talk(talks[place]);
+    if (wanted != 0 && wanted != asked[socket])
+        ask(kernel, EPOLL_CTL_MOD, socket, wanted);
 }
 
 int main(int argc, char **argv)
@@ -68,28 +54,27 @@ int main(int argc, char **argv)
     bool accepting = true;
 
     fcntl(listening, F_SETFL, O_NONBLOCK);
-    if (kernel < 0 || !ask(kernel, EPOLL_CTL_ADD, listening, POLLIN, NULL)) {
+    if (kernel < 0 || !ask(kernel, EPOLL_CTL_ADD, listening, POLLIN)) {
         perror("Fail to start server, epoll");
         return EXIT_FAILURE;
     }
     while (!stopping) {
         struct epoll_event events[EVENTS];
         int count = epoll_wait(kernel, events, EVENTS,
-                               leaving > 0 || !accepting ? 100 : -1);
+                               leaving || !accepting ? 100 : -1);
 
         if (!accepting) /* try again */
-            accepting = ask(kernel, EPOLL_CTL_MOD, listening, POLLIN, NULL);
+            accepting = ask(kernel, EPOLL_CTL_MOD, listening, POLLIN);
         for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr != NULL)
-                go_on(kernel, events[i].data.ptr);
+            if (events[i].data.fd != listening)
+                go_on(kernel, events[i].data.fd);
             else
                 accepting = accept_clients(kernel, listening);
         }
         if (!accepting) /* a client in the backlog would end each wait at once
                          */
-            ask(kernel, EPOLL_CTL_MOD, listening, 0, NULL);
-        if (leaving > 0)
-            end_late_ones();
+            ask(kernel, EPOLL_CTL_MOD, listening, 0);
+        end_late_ones();
     }
     end_all();
     return EXIT_SUCCESS;

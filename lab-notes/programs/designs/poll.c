@@ -7,62 +7,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What we ask poll(): at [0] about the listening socket, at [1 + place] about
- * the conversation at that place. */
-static struct pollfd *questions;
-static size_t room; /* for so many questions */
+/* What we ask poll(), about each socket at the place of its number. It passes
+ * over those whose fd is negative. */
+static struct pollfd questions[SOCKETS];
+static int highest; /* socket that we have asked about */
 
-/* Makes room for one more client. Returns false if there is no memory. */
-static bool make_room(void)
+static void ask(int socket, short events)
 {
-    size_t more = 2 * (talking + 2);
-    struct pollfd *larger;
-
-    if (talking + 2 <= room)
-        return true;
-    larger = realloc(questions, more * sizeof *questions);
-    if (larger == NULL)
-        return false;
-    questions = larger;
-    room = more;
-    return true;
+    questions[socket].fd = events != 0 ? socket : -1;
+    questions[socket].events = events;
+    if (socket > highest)
+        highest = socket;
 }
 
 /* Accepts who waits. Returns false if there are no descriptors or no memory:
  * then it would fail again at once. */
 static bool accept_clients(int listening)
 {
-    while (make_room()) {
-        const struct talk *talk = begin_talk(listening);
+    int socket;
 
-        if (talk == NULL && (errno == EAGAIN || errno == ECONNABORTED))
-            return true; /* nobody waits any more */
-        if (talk == NULL)
-            break;
-        questions[talking] =
-            (struct pollfd){.fd = talk->socket, .events = POLLIN};
-    }
+    while ((socket = accept_client(listening)) >= 0)
+        ask(socket, POLLIN);
+    if (errno == EAGAIN || errno == ECONNABORTED)
+        return true; /* nobody waits any more */
     perror("Fail to connect, accept");
     return false;
-}
-
-/* The last first: when a conversation ends, the last one moves to its place,
- * and has had its turn then. */
-static void go_on(void)
-{
-    for (size_t place = talking; place-- > 0;) {
-        struct talk *talk = talks[place];
-        struct pollfd *question = &questions[1 + place];
-
-        if (question->revents == 0 && (leaving == 0 || !is_late(talk)))
-            continue;
-        if (take_step(talk)) {
-            question->events = wanted(talk);
-        } else {
-            end_talk(talk);
-            *question = questions[1 + talking];
-        }
-    }
 }
 
 int main(int argc, char **argv)
@@ -71,22 +40,22 @@ int main(int argc, char **argv)
     bool accepting = true;
 
     fcntl(listening, F_SETFL, O_NONBLOCK);
-    if (!make_room()) {
-        perror("Fail to start server");
-        return EXIT_FAILURE;
-    }
     while (!stopping) {
         /* Who can't accept must not ask: a client in the backlog would end
          * each poll() at once. */
-        questions[0] =
-            (struct pollfd){.fd = accepting ? listening : -1, .events = POLLIN};
-        if (poll(questions, 1 + talking, leaving > 0 || !accepting ? 100 : -1) <
-            0)
+        ask(listening, accepting ? POLLIN : 0);
+        /* Clients' sockets have higher numbers than the listening one. */
+        if (poll(&questions[listening], (nfds_t)(highest - listening) + 1,
+                 leaving || !accepting ? 100 : -1) < 0)
             continue; /* EINTR */
-        go_on();
-        accepting = questions[0].revents == 0 || accept_clients(listening);
+        /* Also who was late has an answer here: POLLNVAL, no such socket. */
+        for (int socket = listening + 1; socket <= highest; socket++)
+            if (questions[socket].fd >= 0 && questions[socket].revents != 0)
+                ask(socket, serve_client(socket));
+        end_late_ones();
+        accepting =
+            questions[listening].revents == 0 || accept_clients(listening);
     }
     end_all();
-    free(questions);
     return EXIT_SUCCESS;
 }

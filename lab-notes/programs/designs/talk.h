@@ -2,9 +2,9 @@
  * talk.h - one client's conversation in steps, for a program with one thread.
  *
  * converse() waits for its client. Here nobody may wait: the sockets do not
- * block, and what a call could not do now is kept in a `struct talk` until
- * poll() says that the socket is ready. So what stands on a thread's stack in
- * the other designs (who, how far, what is left) stands in this struct.
+ * block, and what a call could not do now is kept until poll() says that the
+ * socket is ready. So what stands on a thread's stack in the other designs
+ * (how far, what is left) stands in a `struct talk` here.
  */
 #ifndef TALK_H
 #define TALK_H
@@ -27,39 +27,46 @@ enum state {
 };
 
 struct talk {
-    size_t place; /* in talks[] */
     int socket;
     enum state state;
     bool skipping;        /* inside a line that was too long */
     int shown;            /* unsupported commands, on the screen */
-    long long deadline;   /* of LEAVING, in milliseconds; 0: none */
+    int seconds;          /* that it has been LEAVING */
     size_t input_length;  /* bytes at the beginning of the buffer */
     char *output;         /* replies that were not sent yet, behind them */
     size_t output_length; /* bytes of them */
     char buffer[LINE_LIMIT + REPLIES_LIMIT];
 };
 
-extern struct talk **talks; /* all conversations */
-extern size_t talking;      /* how many there are */
-extern size_t leaving;      /* of these, in state LEAVING */
-
-/* Accepts a client, and begins its conversation. Returns NULL and sets errno if
- * there is none. */
-struct talk *begin_talk(int listening);
-
 /* Does what can be done without waiting: sends what is left to send, or else
- * receives once, and answers. Returns false when the conversation is over. */
-bool take_step(struct talk *talk);
+ * receives once, and answers. Returns what the next step has to wait for:
+ * POLLIN, or POLLOUT while replies wait. (We do not read then, so a client that
+ * does not read can't make us keep more and more.) Returns 0 when the
+ * conversation is over. */
+short take_step(struct talk *talk);
 
-/* What the next step has to wait for: POLLIN or POLLOUT. While replies wait we
- * do not read: a client that does not read can't make us keep more and more. */
-short wanted(const struct talk *talk);
+/* ---- clients.c ---------------------------------------------------------- */
 
-/* True if the client was given its time to hang up, and did not. */
-bool is_late(const struct talk *talk);
+/* A client is known by the number of its socket. The kernel gives the lowest
+ * number that is free, so this is also how many clients there can be. */
+#define SOCKETS 20000
 
-/* Closes the socket. The last conversation moves to this one's place. */
-void end_talk(struct talk *talk);
+extern bool leaving; /* somebody may be LEAVING */
+
+/* Accepts a client, and returns its socket. Returns -1 and sets errno if nobody
+ * waits, or there is no place. */
+int accept_client(int listening);
+
+/* Takes the next step with this client, and returns what take_step() returns.
+ * When that is 0, the socket is closed. */
+short serve_client(int socket);
+
+/* Closes the socket, whatever is left to say. */
+void end_client(int socket);
+
+/* To be called at least once a second while somebody is LEAVING: closes the
+ * sockets of those who have not hung up after two or three seconds. */
+void end_late_ones(void);
 
 /* The stop: answers what has arrived, and ends all conversations. */
 void end_all(void);
