@@ -69,10 +69,9 @@ def ping(server):
 
 @check(3)
 def nothing_more(server):
-    """A reply ends in \\n, and nothing follows, no \\0 of a C string either: lab 08."""
-    client = server.client().say(b'ping\n').expect(b'pong\n').say(END)
-    client.read()
-    client.expect(b'')
+    """No \\0 ends what recv() brings: use its count. A reply ends in \\n, without \\0: lab 08."""
+    server.client().say(b'x' * 60 + b'\n', END).read()  # strlen() would find what this one left
+    server.client().say(b'ping\n').expect(b'pong\n').say(END).expect(b'')
 
 @check(2)
 def ping_crlf(server):
@@ -159,7 +158,8 @@ def two_hundred(server):
 stage('5: a stream has no messages')
 
 dialogue(4, 'glued', 'Two commands came in one segment. TCP keeps no message boundaries: lab 08.',
-         (b'ping\nping\n', b'pong\npong\n'), (b'echo a\r\n\nping\necho b\n', b'a\npong\nb\n'))
+         (b'ping\nping\n', b'pong\npong\n'), (b'echo a\r\n\nping\necho b\n', b'a\npong\nb\n'),
+         (b'quit\nping\n', b''))
 dialogue(5, 'torn-in-two', 'One command came in two segments. TCP keeps no message boundaries: lab 08.',
          *[(b'ping\r\n'[:cut], b'ping\r\n'[cut:], b'pong\n') for cut in range(1, 6)],
          *[(b'echo a  b\n'[:cut], b'echo a  b\n'[cut:], b'a  b\n') for cut in range(1, 10)])
@@ -218,16 +218,21 @@ def client_resets(server):
 
 dialogue(2, 'longest-line', 'A line has up to 4,095 bytes and \\n; the buffer needs room for it: lab 08.',
          *[(b'echo ' + b'x' * length + b'\n', b'x' * length + b'\n') for length in (4089, 4090)])
+TOO_LONG = b'Line too long, limit 4096 bytes\n'
 dialogue(2, 'too-long-line', 'A line is longer than the buffer: say so once, skip it, go on: lab 08.',
-         *[(b'x' * length + b'\nping\n', b'Line too long, limit 4096 bytes\npong\n')
-           for length in (4096, 4097, 1000000)])
+         *[(b'x' * length + b'\nping\n', TOO_LONG + b'pong\n') for length in (4096, 4097, 1000000)])
 
 stage('7: the end')
 
 dialogue(3, 'half-close', 'End of file: the client sends no more, but it reads all replies: lab 10.',
          (b'echo to the end\n' * 2000, END, b'to the end\n' * 2000), (END,))
-dialogue(2, 'unfinished-line', 'At end of file a line without \\n is a request, too: lab 10.',
-         (b'ping\necho the last', END, b'pong\nthe last\n'), (END,))
+
+@check(2)
+def unfinished_line(server):
+    """At end of file a line without \\n is a request, too: lab 10."""
+    for *pieces, reply in (b'ping\necho the last', b'pong\nthe last\n'), (b'x' * 5000, b'x', TOO_LONG):
+        server.client().say(*pieces, END).expect(reply).expect(END)
+
 dialogue(3, 'quit-unread', 'close() with unread input sends RST: first shutdown(), and read on: lab 10.',
          (b'echo reply\n' * 1000 + b'quit\n' + b'unread\n' * 30000, b'reply\n' * 1000), (END,))
 dialogue(2, 'after-quit', 'Replies to what came before quit are owed; none to what follows: lab 10.',

@@ -490,6 +490,7 @@ TEST(a_silent_client_times_out)
     begin(&talk);
     CHECK(receives(talk.ours, "pong\nTimed out after 1 seconds\n"));
     CHECK(receives_end(talk.ours));
+    CHECK(send_text(talk.ours, "ne\n")); /* too late, and somebody reads it */
     (void)shutdown(talk.ours, SHUT_RDWR);
     CHECK(is_over(&talk));
 }

@@ -27,6 +27,7 @@ FAULTS = {
                  ' random-conversations'),
     'says-bye-at-end-of-file': ('nothing-more', 'half-close unfinished-line sigterm'),
     'sends-nul': ('nothing-more', '*'),
+    'strlen-of-the-buffer': ('nothing-more', '*'),
     'fifty-requests': ('many-requests', 'own-replies read-late half-close quit-unread sigterm'),
     'echo-alone-is-silent': ('echo', 'random-conversations'),
     'squeezes-spaces': ('echo-spaces', 'torn-in-two random-conversations'),
@@ -53,11 +54,12 @@ FAULTS = {
     'dies-of-sigpipe': ('client-vanishes', 'client-resets'),
     'dies-of-a-reset': ('client-resets', 'client-vanishes full-house'),
     'short-buffer': ('longest-line', ''),
-    'any-length': ('too-long-line', ''),
+    'any-length': ('too-long-line', 'unfinished-line'),
     'resets-at-end-of-file': ('half-close', 'nothing-more unfinished-line sigterm'),
     'forgets-the-last-line': ('unfinished-line', ''),
+    'forgets-what-it-skips': ('unfinished-line', ''),
     'closes-with-unread-input': ('quit-unread', 'after-quit'),
-    'answers-after-quit': ('after-quit', 'quit-unread'),
+    'answers-after-quit': ('after-quit glued', 'quit-unread'),
     'keeps-a-descriptor': ('descriptors', ''),
     'keeps-a-thread': ('threads', 'memory'),
     'keeps-memory': ('memory', ''),
@@ -77,6 +79,7 @@ fault = sys.argv[2] if len(sys.argv) > 2 else ''
 most = 100 if fault == 'hundred-places' else 10000 if fault in UNLIMITED else LIMIT
 longest = {'short-buffer': 4000, 'any-length': 1 << 30}.get(fault, 4095)
 clients, threads, kept = [], set(), []
+buffer = bytearray(4096)  # for all clients
 
 
 def strip(line):
@@ -166,6 +169,8 @@ def send(client, replies):
 
 def receive(client):
     try:
+        if fault == 'strlen-of-the-buffer':
+            return bytes(buffer).partition(b'\0')[0] if client.recv_into(buffer) else b''
         return client.recv(4096)
     except ConnectionError:
         if fault == 'dies-of-a-reset':
@@ -191,6 +196,7 @@ def converse(client):
     elif fault == 'says-bye-at-end-of-file':
         send(client, b'bye\n')
     elif talk.rest and fault != 'forgets-the-last-line':
+        talk.skipping = talk.skipping and fault != 'forgets-what-it-skips'
         send(client, talk.answers(b'\n'))
 
 

@@ -137,9 +137,10 @@ class Client:
         return bytes(self.came)
 
     def expect(self, reply, more=False):
-        """Reads the reply, or END. Anything else is a failure (with `more`, not what follows)."""
+        """Reads the reply, or END. Anything else is a failure (with `more`, not what follows).
+        An empty reply means: nothing comes any more, however the connection ends."""
         wanted, right = reply or b'', True
-        while right and not self.ending and (reply is END or len(self.came) < len(wanted)):
+        while right and not self.ending and (not wanted or len(self.came) < len(wanted)):
             start = len(self.came)
             self.read()
             right = self.came[start:len(wanted)] == wanted[start:len(self.came)]

@@ -64,6 +64,7 @@ HANDLER = [
      " && milliseconds() < deadline", ""),
     ("a_client_that_never_closes_is_let_go", "    if (talk.state == QUIT || talk.state == TIMED_OUT || talk.state == STOPPED)\n        hang_up(socket, HANG_UP_BYTES);\n", ""),
     ("a_client_that_never_closes_is_let_go", "talk.state == QUIT || ", ""),
+    ("a_silent_client_times_out", "talk.state == TIMED_OUT || ", ""),
     ("refuse_with_words", "fcntl(socket, F_SETFL, O_NONBLOCK) >= 0 &&\n        ", ""),
     ("a_silent_client_times_out", "!setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof idle) &&", ""),
     ("a_client_that_never_reads_times_out", " &&\n           !setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &idle, sizeof idle)", ""),
