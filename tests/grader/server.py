@@ -38,7 +38,7 @@ FAULTS = {
     'whole-word': ('long-word', ''),
     'empty-line-is-answered': ('empty-lines', 'glued random-conversations'),
     'any-case': ('case-counts', ''),
-    'says-goodbye': ('quit', 'others-stay quit-unread after-quit restart'),
+    'says-goodbye': ('quit', 'others-stay glued quit-unread after-quit restart'),
     'one-at-a-time': ('silent-client', 'full-house sigterm'),
     'one-thread-and-blocking-send': ('flooding-client', 'full-house sigterm'),
     'hundred-places': ('two-hundred', 'full-house'),
@@ -46,7 +46,7 @@ FAULTS = {
     'one-request-per-read': ('glued', 'random-conversations read-late too-long-line half-close'
                              ' unfinished-line quit-unread after-quit sigterm'),
     'read-is-a-line': ('torn-in-two', 'byte-by-byte random-conversations read-late too-long-line'
-                       ' half-close quit-unread sigterm'),
+                       ' half-close unfinished-line quit-unread sigterm'),
     'line-is-two-reads': ('byte-by-byte', 'random-conversations too-long-line'),
     'loses-the-tail': ('random-conversations', 'read-late too-long-line half-close'
                        ' unfinished-line quit-unread sigterm'),
