@@ -13,7 +13,7 @@
 #define PATIENCE 2       /* seconds */
 #define STOP_ROUNDS 1500 /* of at least a millisecond */
 
-bool leaving;
+int leaving;
 static struct talk *talks[SOCKETS]; /* each at its socket's number, or NULL */
 
 int accept_client(int listening)
@@ -41,21 +41,23 @@ int accept_client(int listening)
 void end_client(int socket)
 {
     close(socket);
+    leaving -= talks[socket]->state == LEAVING;
     free(talks[socket]);
     talks[socket] = NULL;
 }
 
 short serve_client(int socket)
 {
+    struct talk *talk = talks[socket];
     short wanted;
 
-    if (talks[socket] == NULL)
+    if (talk == NULL)
         return 0;
-    wanted = take_step(talks[socket]);
+    leaving -= talk->state == LEAVING;
+    wanted = take_step(talk);
+    leaving += talk->state == LEAVING;
     if (wanted == 0)
         end_client(socket);
-    else if (talks[socket]->state == LEAVING)
-        leaving = true;
     return wanted;
 }
 
@@ -65,17 +67,13 @@ void end_late_ones(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (!leaving || now.tv_sec == last)
+    if (leaving == 0 || now.tv_sec == last)
         return;
     last = now.tv_sec;
-    leaving = false;
-    for (int socket = 0; socket < SOCKETS; socket++) {
-        if (talks[socket] == NULL || talks[socket]->state != LEAVING)
-            continue;
-        leaving = true; /* look again */
-        if (talks[socket]->seconds++ == PATIENCE)
+    for (int socket = 0; socket < SOCKETS; socket++)
+        if (talks[socket] != NULL && talks[socket]->state == LEAVING &&
+            talks[socket]->seconds++ == PATIENCE)
             end_client(socket);
-    }
 }
 
 void end_all(void)
@@ -86,6 +84,7 @@ void end_all(void)
         left = 0;
         for (int socket = 0; socket < SOCKETS; socket++)
             left += serve_client(socket) != 0;
-        poll(NULL, 0, 1);
+        if (left > 0)
+            poll(NULL, 0, 1);
     }
 }

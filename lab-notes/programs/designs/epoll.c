@@ -61,7 +61,7 @@ int main(int argc, char **argv)
     while (!stopping) {
         struct epoll_event events[EVENTS];
         int count = epoll_wait(kernel, events, EVENTS,
-                               leaving || !accepting ? 100 : -1);
+                               leaving > 0 || !accepting ? 100 : -1);
 
         if (!accepting) /* try again */
             accepting = ask(kernel, EPOLL_CTL_MOD, listening, POLLIN);

@@ -46,7 +46,7 @@ int main(int argc, char **argv)
         ask(listening, accepting ? POLLIN : 0);
         /* Clients' sockets have higher numbers than the listening one. */
         if (poll(&questions[listening], (nfds_t)(highest - listening) + 1,
-                 leaving || !accepting ? 100 : -1) < 0)
+                 leaving > 0 || !accepting ? 100 : -1) < 0)
             continue; /* EINTR */
         /* Also who was late has an answer here: POLLNVAL, no such socket. */
         for (int socket = listening + 1; socket <= highest; socket++)

@@ -51,7 +51,7 @@ short take_step(struct talk *talk);
  * number that is free, so this is also how many clients there can be. */
 #define SOCKETS 20000
 
-extern bool leaving; /* somebody may be LEAVING */
+extern int leaving; /* how many clients are LEAVING */
 
 /* Accepts a client, and returns its socket. Returns -1 and sets errno if nobody
  * waits, or there is no place. */
