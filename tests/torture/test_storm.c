@@ -312,6 +312,7 @@ TEST(leaks)
     int connections = (int)setting("CONNECTIONS", 500000);
     struct program server;
     int descriptors;
+    int turn = 0;
     long before;
     long after;
 
@@ -326,13 +327,18 @@ TEST(leaks)
     CHECK(come_and_go(&server, MOST_AT_A_TIME, MOST_AT_A_TIME));
     CHECK(come_and_go(&server, 2048, 64));
     CHECK(becomes(server.pid, "task", 1));
-    before = resident(server.pid);
-    CHECK(come_and_go(&server, connections, 64));
-    CHECK(becomes(server.pid, "task", 1));
-    CHECK(becomes(server.pid, "fd", descriptors));
-    after = resident(server.pid);
-    (void)printf("%d connections, resident memory %ld KB before, %ld KB after ",
-                 connections, before / 1024, after / 1024);
+    /* A stack in the C library's cache may still get a page more, once. What is
+     * lost with each client is lost again in each turn. */
+    do {
+        before = resident(server.pid);
+        CHECK(come_and_go(&server, connections, 64));
+        CHECK(becomes(server.pid, "task", 1));
+        CHECK(becomes(server.pid, "fd", descriptors));
+        after = resident(server.pid);
+        (void)printf("%d connections, resident memory %ld KB before, %ld KB "
+                     "after ",
+                     connections, before / 1024, after / 1024);
+    } while (after - before > 256 * 1024 && ++turn < 3);
     CHECK(after - before <= 256 * 1024);
     CHECK(stops(&server));
 }
