@@ -32,7 +32,7 @@
 #define REFUSED_BYTES ((size_t)64 * 1024) /* what has arrived by then */
 
 /* How many unsupported commands of one conversation the server's screen shows.
- * Without it one flood of "x\n" could fill the disk under a log. */
+ * Without this limit one flood of "x\n" could fill the disk under a log. */
 #define SHOWN_LIMIT 100
 
 enum state {

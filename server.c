@@ -432,7 +432,7 @@ static int bind_address(int domain)
 /* A killed server leaves its socket file behind: we replace it. A datagram
  * socket asks: it cannot connect to a stream socket. If a server is there it
  * gets EPROTOTYPE, and the server never hears of it. If not, ECONNREFUSED. Two
- * servers that start at the same moment may both do so: the last one stays. */
+ * servers that start at one moment may both replace it: the last one stays. */
 static void bind_path(void)
 {
     struct sockaddr_un name = {.sun_family = AF_UNIX};
